@@ -1,0 +1,1 @@
+//! NATS JetStream as the database of event-sourced, domain-driven services.
