@@ -1,1 +1,4 @@
 //! NATS JetStream as the database of event-sourced, domain-driven services.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod subject;

@@ -1,0 +1,115 @@
+//! Where things lie: the subjects of a deployment.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::token::{AggregateId, AggregateType, ContextName, InvalidToken, check_name};
+
+/// A literal subject: no wildcard, no empty token.
+///
+/// Made by a [`SubjectScheme`], so it needs no further check. Cloning is cheap.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject(Arc<str>);
+
+impl Subject {
+    /// The subject as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A subject whose text is known to be literal: built from checked tokens, or stored by a server.
+    pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The subjects of one context: how an aggregate's name becomes a subject and a key, and back.
+///
+/// ```
+/// use cim_persistence::subject::{AggregateId, AggregateType, ContextName, SubjectScheme};
+///
+/// let scheme = SubjectScheme::new(ContextName::new("sales")?, "cim.events", "cim.aggregates")?;
+/// let order = AggregateType::new("order")?;
+/// let id = AggregateId::new("42")?;
+/// assert_eq!(scheme.events_of(&order, &id).as_str(), "cim.events.sales.order.42");
+/// assert_eq!(scheme.state_of(&order, &id).as_str(), "cim.aggregates.sales.order.42.state");
+/// assert_eq!(scheme.parse_events_of("cim.events.sales.order.42"), Some((order, id)));
+/// # Ok::<(), cim_persistence::subject::InvalidToken>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectScheme {
+    context: ContextName,
+    events: Arc<str>,
+    aggregates: Arc<str>,
+}
+
+impl SubjectScheme {
+    /// The subjects of `context` below the two prefixes, by default `cim.events` and `cim.aggregates`.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] when a prefix is empty or one of its tokens is not a name.
+    pub fn new(
+        context: ContextName,
+        event_prefix: &str,
+        aggregate_prefix: &str,
+    ) -> Result<Self, InvalidToken> {
+        check_prefix("event subject prefix", event_prefix)?;
+        check_prefix("aggregate subject prefix", aggregate_prefix)?;
+        Ok(Self {
+            events: format!("{event_prefix}.{context}.").into(),
+            aggregates: format!("{aggregate_prefix}.{context}.").into(),
+            context,
+        })
+    }
+
+    /// The context.
+    pub fn context(&self) -> &ContextName {
+        &self.context
+    }
+
+    /// The subject that the events of one aggregate are stored on.
+    pub fn events_of(&self, aggregate: &AggregateType, id: &AggregateId) -> Subject {
+        let (prefix, aggregate, id) = (&self.events, aggregate.as_str(), id.as_str());
+        Subject::trusted(format!("{prefix}{aggregate}.{id}"))
+    }
+
+    /// The filter for the events of every aggregate of one type.
+    pub fn events_of_type(&self, aggregate: &AggregateType) -> String {
+        format!("{}{aggregate}.>", self.events)
+    }
+
+    /// The filter for every event of the context.
+    pub fn all_events(&self) -> String {
+        format!("{}>", self.events)
+    }
+
+    /// The address of one aggregate's current state.
+    pub fn state_of(&self, aggregate: &AggregateType, id: &AggregateId) -> Subject {
+        let (prefix, aggregate, id) = (&self.aggregates, aggregate.as_str(), id.as_str());
+        Subject::trusted(format!("{prefix}{aggregate}.{id}.state"))
+    }
+
+    /// Whose events lie on `subject`, if it is one of this context's.
+    pub fn parse_events_of(&self, subject: &str) -> Option<(AggregateType, AggregateId)> {
+        let (aggregate, id) = subject.strip_prefix(&*self.events)?.split_once('.')?;
+        Some((
+            AggregateType::new(aggregate).ok()?,
+            AggregateId::from_escaped(id).ok()?,
+        ))
+    }
+}
+
+fn check_prefix(what: &'static str, prefix: &str) -> Result<(), InvalidToken> {
+    if prefix.is_empty() {
+        return Err(InvalidToken::Empty { what });
+    }
+    prefix
+        .split('.')
+        .try_for_each(|token| check_name(what, token))
+}
