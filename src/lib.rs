@@ -1,4 +1,7 @@
 //! NATS JetStream as the database of event-sourced, domain-driven services.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod clock;
 pub mod subject;
+pub mod event;
+pub mod ipld;

@@ -98,10 +98,7 @@ impl SubjectScheme {
     /// Whose events lie on `subject`, if it is one of this context's.
     pub fn parse_events_of(&self, subject: &str) -> Option<(AggregateType, AggregateId)> {
         let (aggregate, id) = subject.strip_prefix(&*self.events)?.split_once('.')?;
-        Some((
-            AggregateType::new(aggregate).ok()?,
-            AggregateId::from_escaped(id).ok()?,
-        ))
+        Some((AggregateType::new(aggregate).ok()?, AggregateId::from_escaped(id).ok()?))
     }
 }
 
@@ -109,7 +106,5 @@ fn check_prefix(what: &'static str, prefix: &str) -> Result<(), InvalidToken> {
     if prefix.is_empty() {
         return Err(InvalidToken::Empty { what });
     }
-    prefix
-        .split('.')
-        .try_for_each(|token| check_name(what, token))
+    prefix.split('.').try_for_each(|token| check_name(what, token))
 }

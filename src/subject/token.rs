@@ -173,18 +173,10 @@ pub(super) fn check_name(what: &'static str, text: &str) -> Result<(), InvalidTo
         return Err(InvalidToken::Empty { what });
     }
     if text.len() > MAX_NAME_BYTES {
-        return Err(InvalidToken::TooLong {
-            what,
-            actual: text.len(),
-            max: MAX_NAME_BYTES,
-        });
+        return Err(InvalidToken::TooLong { what, actual: text.len(), max: MAX_NAME_BYTES });
     }
     match text.chars().find(|c| !is_plain(*c)) {
-        Some(found) => Err(InvalidToken::Character {
-            what,
-            text: text.to_owned(),
-            found,
-        }),
+        Some(found) => Err(InvalidToken::Character { what, text: text.to_owned(), found }),
         None => Ok(()),
     }
 }
@@ -250,11 +242,7 @@ impl AggregateId {
             return Err(InvalidToken::Empty { what: ID });
         }
         if bytes > MAX_ID_BYTES {
-            return Err(InvalidToken::TooLong {
-                what: ID,
-                actual: bytes,
-                max: MAX_ID_BYTES,
-            });
+            return Err(InvalidToken::TooLong { what: ID, actual: bytes, max: MAX_ID_BYTES });
         }
         Ok(Self(escaped.into()))
     }
@@ -264,9 +252,7 @@ impl AggregateId {
     /// # Errors
     /// [`InvalidToken::Escape`] when it is not exactly what the escape would write.
     pub fn from_escaped(text: &str) -> Result<Self, InvalidToken> {
-        if text
-            .split('.')
-            .all(|token| !token.is_empty() && token.chars().all(is_plain))
+        if text.split('.').all(|token| !token.is_empty() && token.chars().all(is_plain))
             && text.len() <= MAX_ID_BYTES
         {
             return Ok(Self(text.into()));
@@ -275,10 +261,7 @@ impl AggregateId {
             .split('.')
             .map(unescape)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|reason| InvalidToken::Escape {
-                text: text.to_owned(),
-                reason,
-            })?;
+            .map_err(|reason| InvalidToken::Escape { text: text.to_owned(), reason })?;
         let id = Self::from_tokens(tokens)?;
         if id.as_str() != text {
             return Err(InvalidToken::Escape {
@@ -296,9 +279,7 @@ impl AggregateId {
 
     /// The tokens as they were before they were escaped.
     pub fn tokens(&self) -> impl Iterator<Item = String> + '_ {
-        self.0
-            .split('.')
-            .map(|token| unescape(token).unwrap_or_else(|_| token.to_owned()))
+        self.0.split('.').map(|token| unescape(token).unwrap_or_else(|_| token.to_owned()))
     }
 }
 
