@@ -5,3 +5,6 @@ pub mod clock;
 pub mod subject;
 pub mod event;
 pub mod ipld;
+pub mod backend;
+pub mod event_log;
+pub mod state;
