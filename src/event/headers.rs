@@ -25,6 +25,10 @@ pub mod names {
     pub const CORRELATION_ID: &str = "Cim-Correlation-Id";
     /// The causation id.
     pub const CAUSATION_ID: &str = "Cim-Causation-Id";
+
+    /// All of them.
+    pub(crate) const ALL: [&str; 8] =
+        [MSG_ID, EVENT_TYPE, SCHEMA_VERSION, VERSION, CID, PREVIOUS, CORRELATION_ID, CAUSATION_ID];
 }
 
 /// The headers of one message, in the order they were added.
@@ -55,6 +59,10 @@ impl Headers {
     /// All headers.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
+    }
+
+    pub(crate) fn entries(&self) -> &[(Cow<'static, str>, String)] {
+        &self.0
     }
 
     /// The headers of an event: what its envelope and its CID say.

@@ -3,6 +3,8 @@
 //! The seam is [`EventLog`]; its adapters stand beside it. Group commit and the resolution of unknown outcomes
 //! are built on the seam, not in the adapters. What the bytes mean is the business of [`ipld`](crate::ipld).
 
+pub(crate) mod nats;
+
 use std::fmt;
 
 use futures::future::BoxFuture;
@@ -12,6 +14,8 @@ use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage
 use crate::clock::Timestamp;
 use crate::event::NonEmpty;
 use crate::subject::Subject;
+
+pub use nats::NatsLog;
 
 /// How much one write may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

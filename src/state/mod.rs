@@ -3,6 +3,7 @@
 //! The seam is [`KeyValue`]; its adapters stand beside it. What the values mean is decided above.
 
 mod key;
+pub(crate) mod nats;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use crate::backend::{BackendError, ReadFrom};
 use crate::event::NonEmpty;
 
 pub use key::{InvalidKey, Key};
+pub use nats::NatsKeyValue;
 
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
