@@ -4,6 +4,7 @@
 //! are built on the seam, not in the adapters. What the bytes mean is the business of [`ipld`](crate::ipld).
 
 pub(crate) mod nats;
+mod commit;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::event::NonEmpty;
 use crate::subject::Subject;
 
+pub use commit::{Commit, CommitError, CommitPolicy, Committer, Stored};
 pub use nats::NatsLog;
 
 /// How much one write may hold.

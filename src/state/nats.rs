@@ -82,15 +82,15 @@ impl NatsKeyValue {
         let filter = format!("{prefix}{pattern}");
         let mut keys = Vec::new();
         loop {
-            let page = self.log.info(Some((&filter, keys.len()))).await?.state.subjects;
-            if page.is_empty() {
-                return Ok(keys);
-            }
-            for subject in page.keys() {
+            let page = self.log.info(Some((&filter, keys.len()))).await?;
+            for subject in page.state.subjects.keys() {
                 let key = subject.strip_prefix(&prefix).unwrap_or(subject);
                 keys.push(Key::new(key).map_err(|e| BackendError::Corrupt {
                     detail: format!("bucket {}: {e}", self.bucket),
                 })?);
+            }
+            if page.state.subjects.is_empty() || keys.len() >= page.total {
+                return Ok(keys);
             }
         }
     }

@@ -20,6 +20,9 @@ use crate::subject::Subject;
 const CHUNK_MESSAGES: usize = 1000;
 const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 
+/// The first request asks for less: a reader that finds it needs something else has not caused much work.
+const FIRST_CHUNK_MESSAGES: usize = 128;
+
 /// How often a chunk is asked for again when its answer stays out.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -157,7 +160,7 @@ impl Reading {
         if !self.asked {
             let mut request = json!({
                 "seq": self.after.get() + 1,
-                "batch": CHUNK_MESSAGES,
+                "batch": if self.channel.request == 0 { FIRST_CHUNK_MESSAGES } else { CHUNK_MESSAGES },
                 "max_bytes": CHUNK_BYTES,
             });
             if let Some(filter) = &self.filter {

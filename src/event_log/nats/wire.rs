@@ -193,6 +193,9 @@ pub(super) fn api_answer<T: serde::de::DeserializeOwned>(
 #[derive(Deserialize)]
 pub(crate) struct Info {
     created: String,
+    /// How many subjects match the filter, where one was given.
+    #[serde(default)]
+    pub(crate) total: usize,
     pub(crate) state: InfoState,
 }
 
