@@ -8,3 +8,4 @@ pub mod ipld;
 pub mod backend;
 pub mod event_log;
 pub mod state;
+pub mod store;

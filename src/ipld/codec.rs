@@ -40,6 +40,11 @@ impl Codec {
         }
     }
 
+    /// The codec a CID names, if it is one of these.
+    pub fn of_cid(cid: &Cid) -> Option<Self> {
+        Self::of(cid.codec())
+    }
+
     fn of(code: u64) -> Option<Self> {
         [Self::DagCbor, Self::DagJson].into_iter().find(|codec| codec.code() == code)
     }
