@@ -9,3 +9,5 @@ pub mod backend;
 pub mod event_log;
 pub mod state;
 pub mod store;
+pub mod repository;
+pub mod prelude;

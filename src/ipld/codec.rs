@@ -152,3 +152,13 @@ pub(crate) fn from_ipld_bytes<T: for<'de> Deserialize<'de>>(
         }
     }
 }
+
+/// Reads a value whose codec is told by its first byte: `{` begins both kinds of JSON, and no DAG-CBOR map.
+///
+/// For derived records, which have no CID beside them to name their codec.
+pub(crate) fn decode_any<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
+    if bytes.first() != Some(&b'{') {
+        return serde_ipld_dagcbor::from_slice(bytes).map_err(|e| e.to_string());
+    }
+    serde_ipld_dagjson::from_slice(bytes).map_err(|e| e.to_string())
+}

@@ -12,9 +12,7 @@ use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, Stored
 use crate::backend::{Position, ReadFrom};
 use crate::clock::{Clock, IdSource, System};
 use crate::event::{NonEmpty, SchemaVersion, names};
-use crate::event_log::{
-    Commit, CommitError, CommitPolicy, Committer, EventLog, LogQuery, LogStatus, Stored,
-};
+use crate::event_log::{Commit, CommitPolicy, Committer, EventLog, LogQuery, LogStatus, Stored};
 use crate::ipld::BlockFormat;
 use crate::state::{KeyValue, StateWriter};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
@@ -419,16 +417,5 @@ const ANY_ATTEMPTS: usize = 16;
 impl Head {
     pub(crate) fn of(event: &StoredEvent) -> Self {
         Self { version: event.version(), position: event.position(), cid: event.cid().copied() }
-    }
-}
-
-/// Whether an outcome is one that a caller may meet with another attempt.
-pub(crate) fn is_conflict(error: &StoreError) -> bool {
-    matches!(error, StoreError::Conflict { .. })
-}
-
-impl From<CommitError> for StoreError {
-    fn from(error: CommitError) -> Self {
-        Self::of_commit(error)
     }
 }

@@ -12,6 +12,7 @@ mod event_store;
 
 pub use config::NatsRepositoryConfig;
 pub use context::{Context, Ports};
+pub(crate) use encode::named;
 pub use encode::{CommitInfo, Head, NewEvent};
 pub use error::{IntegrityError, StoreError};
 pub use event_store::{
