@@ -9,6 +9,7 @@ mod stored;
 mod encode;
 mod context;
 mod event_store;
+mod nats;
 
 pub use config::NatsRepositoryConfig;
 pub use context::{Context, Ports};
