@@ -11,3 +11,5 @@ pub mod state;
 pub mod store;
 pub mod repository;
 pub mod prelude;
+#[cfg(feature = "server")]
+pub mod server;
