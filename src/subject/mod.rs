@@ -6,7 +6,7 @@
 mod scheme;
 mod token;
 
-pub use scheme::{Subject, SubjectScheme};
+pub use scheme::{Names, Subject, SubjectScheme};
 pub use token::{
     AggregateId, AggregateType, ContextName, EventType, Identity, InvalidToken, MAX_ID_BYTES,
     MAX_NAME_BYTES,

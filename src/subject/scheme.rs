@@ -116,6 +116,45 @@ impl SubjectScheme {
     }
 }
 
+/// The names of one context's stream and buckets.
+///
+/// Names only: what they look like is checked where they are used,
+/// by [`Topology::new`](crate::backend::Topology::new).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The stream of the events, the outbox and the claims.
+    pub event_stream: String,
+    /// The bucket of current state.
+    pub state_bucket: String,
+    /// The bucket of snapshots.
+    pub snapshot_bucket: String,
+    /// The bucket of read models.
+    pub read_model_bucket: String,
+    /// The bucket of signed heads, migrations and the registry.
+    pub meta_bucket: String,
+}
+
+impl Names {
+    /// The default names of a context.
+    ///
+    /// ```
+    /// use cim_persistence::subject::{ContextName, Names};
+    /// let names = Names::of(&ContextName::new("sales")?);
+    /// assert_eq!(names.event_stream, "CIM-EVENTS-sales");
+    /// assert_eq!(names.state_bucket, "cim-state-sales");
+    /// # Ok::<(), cim_persistence::subject::InvalidToken>(())
+    /// ```
+    pub fn of(context: &ContextName) -> Self {
+        Self {
+            event_stream: format!("CIM-EVENTS-{context}"),
+            state_bucket: format!("cim-state-{context}"),
+            snapshot_bucket: format!("cim-snapshots-{context}"),
+            read_model_bucket: format!("cim-readmodels-{context}"),
+            meta_bucket: format!("cim-meta-{context}"),
+        }
+    }
+}
+
 fn check_prefix(what: &'static str, prefix: &str) -> Result<(), InvalidToken> {
     if prefix.is_empty() {
         return Err(InvalidToken::Empty { what });
