@@ -17,11 +17,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_started_server_takes_and_returns_a_message_at_once() {
-    for config in [
-        ServerConfig::Dev,
-        ServerConfig::Single,
-        ServerConfig::DefaultSync,
-    ] {
+    for config in [ServerConfig::Dev, ServerConfig::Single, ServerConfig::DefaultSync] {
         let server = PrivateServer::start(config).await.unwrap();
         let store = context(server.url()).await;
         make_stream(&store, 1).await;
@@ -55,8 +51,7 @@ fn a_server_is_gone_when_its_program_panics() {
     let program = std::thread::spawn(move || {
         runtime().block_on(async {
             let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-            send.send((server.url().to_owned(), server.pid().unwrap()))
-                .unwrap();
+            send.send((server.url().to_owned(), server.pid().unwrap())).unwrap();
             panic!("on purpose");
         })
     });
@@ -131,11 +126,9 @@ async fn a_cluster_outlives_any_one_of_its_servers() {
         assert_eq!(durability(url, 3).await, BTreeMap::from(durable.clone()));
     }
     make_stream(&context(cluster.url(Node::One)).await, 3).await;
-    for (node, other) in [
-        (Node::One, Node::Two),
-        (Node::Two, Node::Three),
-        (Node::Three, Node::One),
-    ] {
+    for (node, other) in
+        [(Node::One, Node::Two), (Node::Two, Node::Three), (Node::Three, Node::One)]
+    {
         let (url, pid) = (cluster.url(node).to_owned(), cluster.pid(node).unwrap());
         let sequence = publish(&context(&url).await, node.server_name()).await;
         cluster.kill(node);
@@ -217,17 +210,11 @@ async fn durability(url: &str, servers: usize) -> BTreeMap<String, bool> {
     let inbox = client.new_inbox();
     let answers = client.subscribe(inbox.clone()).await.unwrap();
     let question = json!({ "config": true }).to_string().into();
-    client
-        .publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, question)
-        .await
-        .unwrap();
+    client.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, question).await.unwrap();
     let answers = answers.take(servers).map(|message| {
         let answer: Value = serde_json::from_slice(&message.payload).unwrap();
         let synced = answer["data"]["config"]["sync_always"] == true;
-        (
-            answer["server"]["name"].as_str().unwrap().to_owned(),
-            synced,
-        )
+        (answer["server"]["name"].as_str().unwrap().to_owned(), synced)
     });
     timeout(SOON, answers.collect()).await.unwrap()
 }
@@ -237,10 +224,7 @@ fn address(url: &str) -> SocketAddr {
 }
 
 fn assert_gone(url: &str, pid: u32) {
-    assert!(
-        TcpStream::connect(address(url)).is_err(),
-        "{url} still listens"
-    );
+    assert!(TcpStream::connect(address(url)).is_err(), "{url} still listens");
     if cfg!(target_os = "linux") {
         let process = format!("/proc/{pid}");
         assert!(!Path::new(&process).exists(), "{process} still runs");
@@ -248,8 +232,5 @@ fn assert_gone(url: &str, pid: u32) {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }

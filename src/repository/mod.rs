@@ -12,6 +12,7 @@ mod load;
 mod save;
 mod snapshot;
 mod transact;
+mod nats;
 
 use std::sync::Arc;
 

@@ -58,10 +58,7 @@ pub fn find_binary(sources: &BinarySources) -> Result<PathBuf, ServerError> {
     if let Some(path) = &sources.nats_server {
         return match check(path) {
             Ok(()) => Ok(path.clone()),
-            Err(unfit) => Err(ServerError::NatsServer {
-                path: path.clone(),
-                unfit,
-            }),
+            Err(unfit) => Err(ServerError::NatsServer { path: path.clone(), unfit }),
         };
     }
     let mut attempts = vec![Attempt::new("NATS_SERVER", "not set")];
@@ -72,10 +69,8 @@ pub fn find_binary(sources: &BinarySources) -> Result<PathBuf, ServerError> {
     for candidate in installed {
         match check(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(unfit) => attempts.push(Attempt::new(
-                "PATH",
-                format_args!("holds {}, {unfit}", candidate.display()),
-            )),
+            Err(unfit) => attempts
+                .push(Attempt::new("PATH", format_args!("holds {}, {unfit}", candidate.display()))),
         }
     }
     fetch::cached(sources).map_err(|mut fetching| {
@@ -86,25 +81,18 @@ pub fn find_binary(sources: &BinarySources) -> Result<PathBuf, ServerError> {
 
 /// Whether `path` is a nats-server that is new enough.
 pub(super) fn check(path: &Path) -> Result<(), Unfit> {
-    let output = Command::new(path)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(Unfit::NotRun)?;
+    let output =
+        Command::new(path).arg("--version").stdin(Stdio::null()).output().map_err(Unfit::NotRun)?;
     let printed = String::from_utf8_lossy(&output.stdout);
     let Some((text, version)) = printed
         .trim()
         .strip_prefix("nats-server: v")
         .and_then(|text| Some((text, Version::parse(text)?)))
     else {
-        return Err(Unfit::NotNatsServer {
-            printed: printed.chars().take(80).collect(),
-        });
+        return Err(Unfit::NotNatsServer { printed: printed.chars().take(80).collect() });
     };
     if version < Version::REQUIRED {
-        return Err(Unfit::TooOld {
-            found: text.to_owned(),
-        });
+        return Err(Unfit::TooOld { found: text.to_owned() });
     }
     Ok(())
 }
@@ -117,10 +105,7 @@ struct Version {
 }
 
 impl Version {
-    const REQUIRED: Self = Self {
-        numbers: [2, 15, 1],
-        released: true,
-    };
+    const REQUIRED: Self = Self { numbers: [2, 15, 1], released: true };
 
     fn parse(text: &str) -> Option<Self> {
         let (numbers, released) = match text.split_once('-') {
@@ -171,15 +156,7 @@ mod tests {
 
     #[test]
     fn what_is_no_version_is_not_taken_for_one() {
-        for text in [
-            "",
-            "2",
-            "2.15",
-            "2.15.1.0",
-            "2.15.x",
-            "-1.0.0",
-            "99999999999999999999.0.0",
-        ] {
+        for text in ["", "2", "2.15", "2.15.1.0", "2.15.x", "-1.0.0", "99999999999999999999.0.0"] {
             assert_eq!(Version::parse(text), None, "{text}");
         }
     }

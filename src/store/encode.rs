@@ -71,7 +71,6 @@ pub(crate) struct Encoded {
     pub(crate) version: u64,
     pub(crate) cid: Option<Cid>,
     pub(crate) occurred_at: Timestamp,
-    pub(crate) event_ids: Vec<Uuid>,
 }
 
 /// What every event of a context is encoded with.
@@ -98,14 +97,13 @@ impl Encoder {
         let (mut version, mut previous) = (head.version, head.cid);
         let mut correlation_id = info.correlation_id;
         let mut guard = Guard::Last(head.position);
-        let (mut messages, mut event_ids) = (Vec::new(), Vec::new());
+        let mut messages = Vec::new();
         for (event_type, schema_version, data) in events {
             if event_type.as_str().starts_with("cim-") && event_type.as_str() != TOMBSTONE {
                 return Err(StoreError::ReservedType { name: event_type.to_string() });
             }
             version += 1;
             let event_id = self.ids.next_id();
-            event_ids.push(event_id);
             let envelope = Envelope {
                 format: Envelope::FORMAT,
                 context: self.scheme.context().clone(),
@@ -136,7 +134,6 @@ impl Encoder {
             version,
             cid: previous,
             occurred_at,
-            event_ids,
         })
     }
 }

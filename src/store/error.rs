@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ConfigError, ConnectError, TopologyError};
 use crate::event::{HeaderMismatch, InvalidMetadata};
 use crate::event_log::CommitError;
 use crate::ipld::{BlockError, ChainError, EncodeError};
@@ -122,9 +122,21 @@ pub enum StoreError {
     /// The backend failed; nothing was stored.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The server cannot be reached or is not one that can be used; see the error.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A stream or bucket is missing, or is set so that it can lose events; see the error.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// The runtime that the context was opened on has ended. Open the context on a runtime that lives on.
     #[error("the runtime that the context was opened on has ended; open it on one that lives on")]
     Closed,
+}
+
+impl From<ConfigError> for StoreError {
+    fn from(error: ConfigError) -> Self {
+        Self::Connect(error.into())
+    }
 }
 
 impl StoreError {
