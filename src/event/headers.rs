@@ -1,6 +1,8 @@
 //! Headers: what consumers filter on, repeated from the block so that any NATS client can read it.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt::Write;
 
 use cid::Cid;
 use uuid::Uuid;
@@ -68,11 +70,12 @@ impl Headers {
     /// The headers of an event: what its envelope and its CID say.
     pub fn of_event<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> Self {
         let mut headers = Self::with_capacity(12);
-        for (name, value) in fields(envelope, cid) {
+        let Ok(()) = each_field(envelope, cid, |name, value| {
             if let Some(value) = value {
                 headers.push(name, value);
             }
-        }
+            Ok::<(), Infallible>(())
+        });
         for (name, value) in envelope.metadata.trace() {
             headers.push(name, value);
         }
@@ -88,13 +91,17 @@ impl Headers {
         envelope: &Envelope<D>,
         cid: Option<&Cid>,
     ) -> Result<(), HeaderMismatch> {
-        for (name, block) in fields(envelope, cid) {
+        each_field(envelope, cid, |name, block| {
             let header = self.get(name);
-            if header != block.as_deref() {
-                return Err(HeaderMismatch { name, header: header.map(str::to_owned), block });
+            if header == block {
+                return Ok(());
             }
-        }
-        Ok(())
+            Err(HeaderMismatch {
+                name,
+                header: header.map(str::to_owned),
+                block: block.map(str::to_owned),
+            })
+        })
     }
 }
 
@@ -116,19 +123,62 @@ pub struct HeaderMismatch {
     pub block: Option<String>,
 }
 
-fn fields<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> [(&'static str, Option<String>); 8] {
-    [
-        (names::MSG_ID, Some(uuid_text(&envelope.event_id))),
-        (names::EVENT_TYPE, Some(envelope.event_type.as_str().to_owned())),
-        (names::SCHEMA_VERSION, Some(envelope.schema_version.to_string())),
-        (names::VERSION, Some(envelope.version.to_string())),
-        (names::CID, cid.map(Cid::to_string)),
-        (names::PREVIOUS, envelope.previous.as_ref().map(Cid::to_string)),
-        (names::CORRELATION_ID, Some(uuid_text(&envelope.correlation_id))),
-        (names::CAUSATION_ID, envelope.causation_id.as_ref().map(uuid_text)),
-    ]
+/// Shows each header with the value that the block and its CID give it. The values are made in one place, one by one,
+/// because millions of events are compared with their headers.
+fn each_field<D, E>(
+    envelope: &Envelope<D>,
+    cid: Option<&Cid>,
+    mut visit: impl FnMut(&'static str, Option<&str>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut uuid = Uuid::encode_buffer();
+    let mut text = String::with_capacity(USUAL_CID_TEXT);
+    visit(names::MSG_ID, Some(envelope.event_id.hyphenated().encode_lower(&mut uuid)))?;
+    visit(names::EVENT_TYPE, Some(envelope.event_type.as_str()))?;
+    visit(names::SCHEMA_VERSION, Some(number_text(envelope.schema_version.into(), &mut text)))?;
+    visit(names::VERSION, Some(number_text(envelope.version, &mut text)))?;
+    visit(names::CID, cid.map(|cid| cid_text(cid, &mut text)))?;
+    visit(names::PREVIOUS, envelope.previous.as_ref().map(|cid| cid_text(cid, &mut text)))?;
+    visit(
+        names::CORRELATION_ID,
+        Some(envelope.correlation_id.hyphenated().encode_lower(&mut uuid)),
+    )?;
+    let causation = envelope.causation_id.as_ref();
+    visit(names::CAUSATION_ID, causation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))
 }
 
-fn uuid_text(id: &Uuid) -> String {
-    id.hyphenated().to_string()
+/// The text of a CID of version 1 with 32 bytes of hash has 59 characters.
+const USUAL_CID_TEXT: usize = 64;
+
+fn number_text(number: u64, text: &mut String) -> &str {
+    text.clear();
+    // Writing into a string does not fail.
+    let _ = write!(text, "{number}");
+    text
+}
+
+/// The same as [`Cid`]'s own text, several times as fast.
+fn cid_text<'t>(cid: &Cid, text: &'t mut String) -> &'t str {
+    text.clear();
+    let mut bytes = [0; USUAL_CID_TEXT];
+    match cid.write_bytes(&mut bytes[..]) {
+        Ok(length) if cid.version() == cid::Version::V1 => {
+            text.push('b');
+            base32(&bytes[..length], text);
+        }
+        _ => {
+            let _ = write!(text, "{cid}");
+        }
+    }
+    text
+}
+
+fn base32(bytes: &[u8], text: &mut String) {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    for five in bytes.chunks(5) {
+        let bits = five.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        let bits = bits << (8 * (5 - five.len()));
+        for letter in 0..(five.len() * 8).div_ceil(5) {
+            text.push(char::from(LETTERS[(bits >> (35 - 5 * letter) & 31) as usize]));
+        }
+    }
 }
