@@ -111,10 +111,7 @@ pub fn cid_of(codec: Codec, hash: Hash, bytes: &[u8]) -> Cid {
 /// [`BlockError::UnsupportedCid`] for a codec, hash or CID version this crate does not write,
 /// [`BlockError::CidMismatch`] when the bytes are not what the CID covers.
 pub fn verify_cid(claimed: &Cid, bytes: &[u8]) -> Result<Codec, BlockError> {
-    let known = Codec::of(claimed.codec()).zip(Hash::of(claimed.hash().code()));
-    let Some((codec, hash)) = known.filter(|_| claimed.version() == cid::Version::V1) else {
-        return Err(BlockError::UnsupportedCid { cid: Box::new(*claimed) });
-    };
+    let (codec, hash) = supported(claimed)?;
     let actual = cid_of(codec, hash, bytes);
     if actual != *claimed {
         return Err(BlockError::CidMismatch {
@@ -123,6 +120,24 @@ pub fn verify_cid(claimed: &Cid, bytes: &[u8]) -> Result<Codec, BlockError> {
         });
     }
     Ok(codec)
+}
+
+/// Refuses a CID that no block of this crate has.
+pub(crate) fn check_supported(cid: &Cid) -> Result<(), BlockError> {
+    supported(cid).map(drop)
+}
+
+/// Checks that bytes are the block that a CID names, in canonical form.
+pub(crate) fn check_block(bytes: &[u8], cid: &Cid) -> Result<(), BlockError> {
+    let codec = verify_cid(cid, bytes)?;
+    canonical::check(&as_cbor(codec, bytes)?)
+}
+
+fn supported(cid: &Cid) -> Result<(Codec, Hash), BlockError> {
+    let known = Codec::of(cid.codec()).zip(Hash::of(cid.hash().code()));
+    known
+        .filter(|_| cid.version() == cid::Version::V1)
+        .ok_or_else(|| BlockError::UnsupportedCid { cid: Box::new(*cid) })
 }
 
 /// Writes any value as a block of this format. What it writes can be read back.
