@@ -41,7 +41,7 @@ pub struct PrivateServer {
 impl PrivateServer {
     /// Starts a server on a free port and waits until JetStream answers.
     ///
-    /// Takes about 50 ms; the first time on a machine without nats-server 2.15.1 the binary is fetched
+    /// Takes about 20 ms; the first time on a machine without nats-server 2.15.1 the binary is fetched
     /// (see [`find_binary`](super::find_binary)). Which binary is used is settled by the first call in
     /// a process.
     ///
