@@ -8,3 +8,8 @@ pub mod ipld;
 pub mod backend;
 pub mod event_log;
 pub mod state;
+pub mod store;
+pub mod repository;
+pub mod prelude;
+#[cfg(feature = "server")]
+pub mod server;

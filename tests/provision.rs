@@ -1,14 +1,17 @@
 //! Streams and buckets on real servers: made once whoever asks, refused by setting, never altered.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use async_nats::jetstream;
 use cim_persistence::backend::nats::{Connection, provision, verify};
 use cim_persistence::backend::{ConnectionConfig, Replicas, Topology, TopologyError};
+use cim_persistence::server::{PrivateCluster, PrivateServer};
 use cim_persistence::subject::{ContextName, Names, SubjectScheme};
 use futures::{StreamExt, future};
 use serde_json::{Value, json};
-use support::{DURABLE, Server};
+use support::{DURABLE, start, url_of};
 
 fn topology(replicas: Replicas) -> Topology {
     let context = ContextName::new("sales").unwrap();
@@ -22,14 +25,14 @@ async fn connect(url: String) -> Connection {
 }
 
 /// Asks JetStream with nothing but the client.
-async fn api(server: &Server, verb: &str, payload: Value) -> Value {
+async fn api(server: &PrivateServer, verb: &str, payload: Value) -> Value {
     let client = async_nats::connect(server.url()).await.unwrap();
     let answer =
         client.request(format!("$JS.API.{verb}"), payload.to_string().into()).await.unwrap();
     serde_json::from_slice(&answer.payload).unwrap()
 }
 
-async fn all_settings(server: &Server, topology: &Topology) -> Vec<Value> {
+async fn all_settings(server: &PrivateServer, topology: &Topology) -> Vec<Value> {
     let infos = topology.streams().iter().map(|stream| async move {
         let info = api(server, &format!("STREAM.INFO.{}", stream.name()), json!({})).await;
         json!([info["config"], info["created"]])
@@ -39,8 +42,8 @@ async fn all_settings(server: &Server, topology: &Topology) -> Vec<Value> {
 
 #[tokio::test]
 async fn what_is_missing_is_made_and_what_is_there_stays() {
-    let server = Server::start(DURABLE, &[]);
-    let connection = connect(server.url()).await;
+    let server = start(DURABLE).await;
+    let connection = connect(server.url().to_owned()).await;
     let topology = topology(Replicas::One);
     let missing = verify(&connection, &topology).await.unwrap_err();
     assert_eq!(
@@ -77,9 +80,22 @@ async fn what_is_missing_is_made_and_what_is_there_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_processes_may_provision_at_once() {
-    let server = Server::start(DURABLE, &[]);
-    let connections = future::join_all((0..8).map(|_| connect(server.url()))).await;
+    let server = start(DURABLE).await;
+    let connections = future::join_all((0..8).map(|_| connect(server.url().to_owned()))).await;
     let topology = topology(Replicas::One);
+    let all = connections.iter().map(|connection| provision(connection, &topology));
+    for outcome in future::join_all(all).await {
+        outcome.unwrap();
+    }
+    verify(&connections[0], &topology).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_may_provision_a_cluster_at_once() {
+    let cluster = PrivateCluster::start().await.unwrap();
+    let urls = cluster.urls().iter().cycle().take(8);
+    let connections = future::join_all(urls.map(|url| connect(url.clone()))).await;
+    let topology = topology(Replicas::Three);
     let all = connections.iter().map(|connection| provision(connection, &topology));
     for outcome in future::join_all(all).await {
         outcome.unwrap();
@@ -89,8 +105,8 @@ async fn many_processes_may_provision_at_once() {
 
 #[tokio::test]
 async fn a_stream_that_can_lose_events_is_refused_by_setting_and_left_alone() {
-    let server = Server::start(DURABLE, &[]);
-    let connection = connect(server.url()).await;
+    let server = start(DURABLE).await;
+    let connection = connect(server.url().to_owned()).await;
     let topology = topology(Replicas::One);
     let right = serde_json::to_value(topology.streams()[0].settings()).unwrap();
     for (setting, value, wanted) in [
@@ -166,8 +182,8 @@ async fn a_stream_that_can_lose_events_is_refused_by_setting_and_left_alone() {
 
 #[tokio::test]
 async fn a_stream_that_copies_another_is_refused() {
-    let server = Server::start(DURABLE, &[]);
-    let connection = connect(server.url()).await;
+    let server = start(DURABLE).await;
+    let connection = connect(server.url().to_owned()).await;
     let mirror = json!({"name": "CIM-EVENTS-sales", "mirror": {"name": "ORIGIN"}});
     api(&server, "STREAM.CREATE.ORIGIN", json!({"name": "ORIGIN", "subjects": ["o"]})).await;
     api(&server, "STREAM.CREATE.CIM-EVENTS-sales", mirror).await;
@@ -177,24 +193,24 @@ async fn a_stream_that_copies_another_is_refused() {
 
 #[tokio::test]
 async fn a_user_who_may_only_look_can_run_on_what_an_operator_made() {
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     let topology = topology(Replicas::One);
-    let viewer = connect(server.url_of("viewer:viewer")).await;
+    let viewer = connect(url_of(&server, "viewer:viewer")).await;
     let error = provision(&viewer, &topology).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "no permission on $JS.API.STREAM.CREATE.CIM-EVENTS-sales for stream CIM-EVENTS-sales; grant it, or let an \
          operator provision the stream"
     );
-    provision(&connect(server.url()).await, &topology).await.unwrap();
+    provision(&connect(server.url().to_owned()).await, &topology).await.unwrap();
     verify(&viewer, &topology).await.unwrap();
     provision(&viewer, &topology).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_the_server_cannot_do_is_said() {
-    let server = Server::start(DURABLE, &[]);
-    let connection = connect(server.url()).await;
+    let server = start(DURABLE).await;
+    let connection = connect(server.url().to_owned()).await;
     let error = provision(&connection, &topology(Replicas::Three)).await.unwrap_err();
     assert_eq!(error.to_string(), "stream CIM-EVENTS-sales could not be examined or created");
     assert_eq!(
@@ -213,8 +229,8 @@ async fn what_the_server_cannot_do_is_said() {
 
 #[tokio::test]
 async fn a_standard_client_uses_the_buckets_unnoticed() {
-    let server = Server::start(DURABLE, &[]);
-    let connection = connect(server.url()).await;
+    let server = start(DURABLE).await;
+    let connection = connect(server.url().to_owned()).await;
     provision(&connection, &topology(Replicas::One)).await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
     let context = jetstream::new(client);

@@ -153,8 +153,8 @@ impl Committer {
     /// [`CommitError`], as its variants say.
     pub async fn commit(&self, commit: Commit) -> Result<Stored, CommitError> {
         let since = Instant::now();
-        let ticket = self.load.arrive(since);
-        let result = if commit.messages().len() == 1 && ticket.lane() == Lane::Alone {
+        let ticket = self.load.arrive(commit.messages().len(), since);
+        let result = if ticket.lane() == Lane::Alone {
             metrics::counter!("cim_commits_sent_total", "lane" => "alone").increment(1);
             let result = group::store_alone(&self.log, self.policy, commit).await;
             if result.is_ok() {

@@ -40,6 +40,11 @@ impl Codec {
         }
     }
 
+    /// The codec a CID names, if it is one of these.
+    pub fn of_cid(cid: &Cid) -> Option<Self> {
+        Self::of(cid.codec())
+    }
+
     fn of(code: u64) -> Option<Self> {
         [Self::DagCbor, Self::DagJson].into_iter().find(|codec| codec.code() == code)
     }
@@ -146,4 +151,14 @@ pub(crate) fn from_ipld_bytes<T: for<'de> Deserialize<'de>>(
             ipld_core::serde::from_ipld(value).map_err(BlockError::malformed)
         }
     }
+}
+
+/// Reads a value whose codec is told by its first byte: `{` begins both kinds of JSON, and no DAG-CBOR map.
+///
+/// For derived records, which have no CID beside them to name their codec.
+pub(crate) fn decode_any<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
+    if bytes.first() != Some(&b'{') {
+        return serde_ipld_dagcbor::from_slice(bytes).map_err(|e| e.to_string());
+    }
+    serde_ipld_dagjson::from_slice(bytes).map_err(|e| e.to_string())
 }

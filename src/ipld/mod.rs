@@ -7,6 +7,8 @@ mod walk;
 mod block;
 mod chain;
 
+pub(crate) use block::decode_data_as;
 pub use block::{Block, BlockError, EncodedEvent, decode_data, decode_event, encode_event};
 pub use chain::{ChainError, ChainVerifier, ClaimedBlock};
+pub(crate) use codec::decode_any;
 pub use codec::{BlockFormat, Codec, EncodeError, Hash, cid_of, verify_cid};

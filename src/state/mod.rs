@@ -3,6 +3,7 @@
 //! The seam is [`KeyValue`]; its adapters stand beside it. What the values mean is decided above.
 
 mod key;
+mod writer;
 pub(crate) mod nats;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::event::NonEmpty;
 
 pub use key::{InvalidKey, Key};
 pub use nats::NatsKeyValue;
+pub(crate) use writer::StateWriter;
 
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -95,6 +95,20 @@ impl SubjectScheme {
         Subject::trusted(format!("{prefix}{aggregate}.{id}.state"))
     }
 
+    /// Whether the events of this aggregate lie on `subject`. As `events_of` would tell, without building the subject.
+    pub(crate) fn is_events_of(
+        &self,
+        subject: &str,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+    ) -> bool {
+        subject
+            .strip_prefix(&*self.events)
+            .and_then(|rest| rest.strip_prefix(aggregate.as_str()))
+            .and_then(|rest| rest.strip_prefix('.'))
+            == Some(id.as_str())
+    }
+
     /// Whose events lie on `subject`, if it is one of this context's.
     pub fn parse_events_of(&self, subject: &str) -> Option<(AggregateType, AggregateId)> {
         let (aggregate, id) = subject.strip_prefix(&*self.events)?.split_once('.')?;

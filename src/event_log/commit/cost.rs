@@ -28,6 +28,9 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// How much one measurement counts against those before.
 const WEIGHT: f64 = 0.1;
 
+/// So many batches may stay smaller than the load before what they cost is taken for what a full one would.
+const SMALL_BATCHES: u32 = 8;
+
 /// The load of one committer: how many commits are under way, and what they were seen to cost.
 #[derive(Debug, Default)]
 pub(super) struct Load(Mutex<State>);
@@ -35,16 +38,16 @@ pub(super) struct Load(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     under_way: usize,
+    alone_under_way: usize,
     peak: f64,
     peak_at: Option<Instant>,
-    levels: [Level; LEVELS],
+    alone: Costs,
+    together: Costs,
+    small_batches: u32,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Level {
-    alone: Option<Cost>,
-    together: Option<Cost>,
-}
+/// What a commit costs by one way, for each level of load.
+type Costs = [Option<Cost>; LEVELS];
 
 #[derive(Debug, Clone, Copy)]
 struct Cost {
@@ -55,27 +58,42 @@ struct Cost {
 /// One commit under way; counts until it is dropped.
 pub(super) struct Ticket {
     load: Arc<Load>,
-    under_way: usize,
     lane: Lane,
+    /// How many commits travelled alone when this one set out, itself included.
+    alone_under_way: usize,
 }
 
 impl Load {
-    /// Counts a commit and chooses its way.
-    pub(super) fn arrive(self: &Arc<Self>, now: Instant) -> Ticket {
+    /// Counts a commit and chooses its way. One of several messages always travels in a batch.
+    pub(super) fn arrive(self: &Arc<Self>, messages: usize, now: Instant) -> Ticket {
         let mut state = self.state();
         state.under_way += 1;
-        let level = state.level(now);
-        let lane = choose(state.levels[level], 1 << level, now);
-        Ticket { load: Arc::clone(self), under_way: state.under_way, lane }
+        let lane = match messages {
+            1 => state.choose(now),
+            _ => Lane::Together,
+        };
+        if lane == Lane::Alone {
+            state.alone_under_way += 1;
+        }
+        Ticket { load: Arc::clone(self), lane, alone_under_way: state.alone_under_way }
     }
 
     /// Notes that `commits` were stored in one batch.
     pub(super) fn stored_together(&self, commits: usize, took: Duration) {
         let now = Instant::now();
         let mut state = self.state();
-        let level = state.level(now);
         let per_commit = took.as_secs_f64() / commits.max(1) as f64;
-        note(&mut state.levels[level].together, per_commit, now);
+        let (reached, wanted) = (level_of(commits), state.level(now));
+        note(&mut state.together[reached], per_commit, now);
+        if reached + 1 >= wanted {
+            state.small_batches = 0;
+            return;
+        }
+        state.small_batches += 1;
+        if state.small_batches >= SMALL_BATCHES {
+            state.small_batches = 0;
+            note(&mut state.together[wanted], per_commit, now);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -96,32 +114,44 @@ impl State {
         }
         level_of(faded.max(self.under_way as f64) as usize)
     }
+
+    fn choose(&mut self, now: Instant) -> Lane {
+        let level = self.level(now);
+        if level == 0 {
+            return Lane::Alone;
+        }
+        match (newest(&self.alone, level), newest(&self.together, level)) {
+            (None, _) => Lane::Alone,
+            (Some(_), None) => Lane::Together,
+            (Some(alone), Some(together)) => {
+                match alone.seconds_per_commit <= together.seconds_per_commit {
+                    true if together.is_stale(level, now) => Lane::Together,
+                    true => Lane::Alone,
+                    false if alone.is_stale(level, now) => Lane::Alone,
+                    false => Lane::Together,
+                }
+            }
+        }
+    }
+}
+
+/// What is known at a level: what was measured there or just below, since a load is never held quite.
+fn newest(costs: &Costs, level: usize) -> Option<Cost> {
+    [costs[level], costs[level.saturating_sub(1)]]
+        .into_iter()
+        .flatten()
+        .max_by_key(|cost| cost.measured)
 }
 
 fn level_of(commits: usize) -> usize {
     (commits.max(1).ilog2() as usize).min(LEVELS - 1)
 }
 
-fn choose(level: Level, commits: u32, now: Instant) -> Lane {
-    match (level.alone, level.together) {
-        _ if commits == 1 => Lane::Alone,
-        (None, _) => Lane::Alone,
-        (Some(_), None) => Lane::Together,
-        (Some(alone), Some(together)) => {
-            let better = alone.seconds_per_commit <= together.seconds_per_commit;
-            match better {
-                true if is_stale(together, commits, now) => Lane::Together,
-                true => Lane::Alone,
-                false if is_stale(alone, commits, now) => Lane::Alone,
-                false => Lane::Together,
-            }
-        }
+impl Cost {
+    fn is_stale(self, level: usize, now: Instant) -> bool {
+        let trial = Duration::from_secs_f64(self.seconds_per_commit * f64::from(1_u32 << level));
+        now.saturating_duration_since(self.measured) > (trial * TRIAL_SHARE).max(LEAST_PAUSE)
     }
-}
-
-fn is_stale(cost: Cost, commits: u32, now: Instant) -> bool {
-    let trial = Duration::from_secs_f64(cost.seconds_per_commit * f64::from(commits));
-    now.saturating_duration_since(cost.measured) > (trial * TRIAL_SHARE).max(LEAST_PAUSE)
 }
 
 fn note(cost: &mut Option<Cost>, seconds_per_commit: f64, now: Instant) {
@@ -141,15 +171,18 @@ impl Ticket {
 
     /// Notes that the commit was stored by a message of its own.
     pub(super) fn stored_alone(&self, took: Duration) {
-        let mut state = self.load.state();
-        let level = level_of(self.under_way);
-        let per_commit = took.as_secs_f64() / self.under_way as f64;
-        note(&mut state.levels[level].alone, per_commit, Instant::now());
+        let level = level_of(self.alone_under_way);
+        let per_commit = took.as_secs_f64() / self.alone_under_way.max(1) as f64;
+        note(&mut self.load.state().alone[level], per_commit, Instant::now());
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.load.state().under_way -= 1;
+        let mut state = self.load.state();
+        state.under_way -= 1;
+        if self.lane == Lane::Alone {
+            state.alone_under_way -= 1;
+        }
     }
 }

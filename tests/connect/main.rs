@@ -1,20 +1,25 @@
-//! Connecting to real servers: every way in, every refusal with its exact text, and no secret in any of it.
+//! Connecting to real servers: every way in and every refusal with its exact text. TLS is in `tls`, that no secret is
+//! shown in `secrets`.
+#![allow(clippy::unwrap_used)]
 
+mod secrets;
+#[path = "../support/mod.rs"]
 mod support;
+mod tls;
+mod traces;
 
-use std::fmt::Write as _;
-use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use cim_persistence::backend::nats::{Connection, verify};
 use cim_persistence::backend::{
     BackendError, ConnectError, ConnectionConfig, Durability, DurabilityReport, Guard,
-    JetStreamLocation, NewMessage, Replicas, Tls, TlsIdentity, Topology, TopologyError,
+    JetStreamLocation, NewMessage, Replicas, Topology, TopologyError,
 };
 use cim_persistence::event::Headers;
 use cim_persistence::event_log::{EventLog, NatsLog};
+use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Names, SubjectScheme};
-use support::{DURABLE, Server};
+use support::{DURABLE, start, url_of};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -47,7 +52,7 @@ fn topology() -> Topology {
 
 #[tokio::test]
 async fn a_durable_server_is_accepted_where_durability_is_required() {
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     let connection = accepted(required(server.url())).await;
     assert_eq!(connection.durability().await, DurabilityReport::Durable);
     let own = async_nats::connect(server.url()).await.unwrap();
@@ -55,37 +60,64 @@ async fn a_durable_server_is_accepted_where_durability_is_required() {
 }
 
 #[tokio::test]
+async fn the_settings_in_nats_config_are_told_apart() {
+    let single = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    accepted(required(single.url())).await;
+    let cluster = PrivateCluster::start().await.unwrap();
+    accepted(required(cluster.url(Node::Two))).await;
+    let loose = PrivateServer::start(ServerConfig::DefaultSync).await.unwrap();
+    let error = refused(required(loose.url())).await;
+    assert!(matches!(error, ConnectError::NotDurable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_of_a_cluster_that_is_silent_leaves_durability_unknown() {
+    let mut cluster = PrivateCluster::start().await.unwrap();
+    let config = ConnectionConfig::new(cluster.url(Node::One));
+    let connection = accepted(config.request_timeout(Duration::from_secs(1))).await;
+    assert_eq!(connection.durability().await, DurabilityReport::Durable);
+    cluster.kill(Node::Three);
+    let reason = "2 of 3 JetStream servers answered on $SYS.REQ.SERVER.PING.JSZ; start the others or remove them from \
+                  the cluster";
+    assert_eq!(
+        connection.durability().await,
+        DurabilityReport::Unverified { reason: reason.to_owned() }
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_syncs_now_and_then_is_refused_or_reported() {
     let config = DURABLE.replace("sync_interval: always", "");
-    let server = Server::start(&format!("server_name: loose\n{config}"), &[]);
+    let server = start(&format!("server_name: loose\n{config}")).await;
     assert_eq!(
         refused(required(server.url())).await.to_string(),
         "acknowledged writes are not durable: server loose syncs every 120s; set `sync_interval: always` in the server's \
          jetstream block"
     );
-    start_capture();
+    traces::start();
     accepted(ConnectionConfig::new(server.url())).await;
     assert!(
-        captured().contains("acknowledged writes are not durable: server loose syncs every 120s")
+        traces::captured()
+            .contains("acknowledged writes are not durable: server loose syncs every 120s")
     );
 }
 
 #[tokio::test]
 async fn durability_that_cannot_be_verified_is_refused_or_reported() {
-    let alone = Server::start(r#"jetstream { store_dir: "{dir}/js", sync_interval: always }"#, &[]);
+    let alone = start("jetstream { store_dir: $CIM_STORE_DIR, sync_interval: always }").await;
     assert_eq!(
         refused(required(alone.url())).await.to_string(),
         "whether acknowledged writes are durable cannot be verified: nothing answers on $SYS.REQ.SERVER.PING.JSZ; export \
          that service from the system account with `response: stream` and import it into this account"
     );
     accepted(ConnectionConfig::new(alone.url())).await;
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     assert_eq!(
-        refused(required(server.url_of("viewer:viewer"))).await.to_string(),
+        refused(required(url_of(&server, "viewer:viewer"))).await.to_string(),
         "whether acknowledged writes are durable cannot be verified: Permissions Violation for Publish to \
          \"$SYS.REQ.SERVER.PING.JSZ\"; allow this user to publish to $SYS.REQ.SERVER.PING.JSZ and to receive answers"
     );
-    accepted(ConnectionConfig::new(server.url_of("viewer:viewer"))).await;
+    accepted(ConnectionConfig::new(url_of(&server, "viewer:viewer"))).await;
 }
 
 #[tokio::test]
@@ -98,16 +130,16 @@ async fn a_server_that_is_not_there_is_refused_at_once() {
             "no NATS server can be reached at nats://{address}; is it running, and is the URL right?"
         )
     );
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     accepted(ConnectionConfig::new(format!("nats://{address}")).url(server.url())).await;
 }
 
 #[tokio::test]
 async fn a_first_connection_is_retried_where_that_is_configured() {
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let upstream = server.address();
+    let upstream = server.url().trim_start_matches("nats://").to_owned();
     tokio::spawn(async move {
         for _ in 0..2 {
             drop(listener.accept().await.unwrap());
@@ -122,8 +154,9 @@ async fn a_first_connection_is_retried_where_that_is_configured() {
 
 #[tokio::test]
 async fn a_refusal_is_not_retried() {
-    let server = Server::start(DURABLE, &[]);
-    let config = ConnectionConfig::new(server.url_of("app:hunter2")).retry_on_initial_connect(true);
+    let server = start(DURABLE).await;
+    let config =
+        ConnectionConfig::new(url_of(&server, "app:hunter2")).retry_on_initial_connect(true);
     assert_eq!(
         refused(config).await.to_string(),
         format!(
@@ -138,13 +171,8 @@ async fn every_kind_of_identity_gets_in_and_a_wrong_one_does_not() {
     let user = nkeys::KeyPair::new_user();
     let other = nkeys::KeyPair::new_user();
     let seed = user.seed().unwrap();
-    let nkey = Server::start(
-        &format!(
-            "jetstream {{ store_dir: \"{{dir}}/js\" }}\nauthorization {{ users: [{{nkey: {}}}] }}",
-            user.public_key()
-        ),
-        &[],
-    );
+    let users = format!("authorization {{ users: [{{nkey: {}}}] }}", user.public_key());
+    let nkey = start(&format!("jetstream {{ store_dir: $CIM_STORE_DIR }}\n{users}")).await;
     accepted(ConnectionConfig::new(nkey.url()).nkey(seed)).await;
     assert_eq!(
         refused(ConnectionConfig::new(nkey.url()).nkey(other.seed().unwrap())).await.to_string(),
@@ -159,12 +187,10 @@ async fn every_kind_of_identity_gets_in_and_a_wrong_one_does_not() {
         "the nkey seed cannot be used; a user's seed starts with SU and has 58 characters of A-Z and 2-7"
     );
 
-    let token = Server::start(
-        "jetstream { store_dir: \"{dir}/js\" }\nauthorization { token: hunter2 }",
-        &[("x.creds", "hunter2")],
-    );
+    let token =
+        start("jetstream { store_dir: $CIM_STORE_DIR }\nauthorization { token: hunter2 }").await;
     accepted(ConnectionConfig::new(token.url()).token("hunter2")).await;
-    accepted(ConnectionConfig::new(token.url_of("hunter2"))).await;
+    accepted(ConnectionConfig::new(url_of(&token, "hunter2"))).await;
     for (config, who) in [
         (ConnectionConfig::new(token.url()).token("hunter3"), "the token"),
         (ConnectionConfig::new(token.url()), "a client without credentials"),
@@ -178,7 +204,9 @@ async fn every_kind_of_identity_gets_in_and_a_wrong_one_does_not() {
         );
     }
 
-    let path = token.dir.join("x.creds");
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("x.creds");
+    std::fs::write(&path, "hunter2").unwrap();
     assert_eq!(
         refused(ConnectionConfig::new(token.url()).credentials_file(&path)).await.to_string(),
         format!(
@@ -210,78 +238,6 @@ async fn every_kind_of_identity_gets_in_and_a_wrong_one_does_not() {
 }
 
 #[tokio::test]
-async fn tls_with_files_and_tls_first() {
-    let pem = Pem::new();
-    let files = pem.files();
-    let tls = r#"tls { cert_file: "{dir}/cert.pem", key_file: "{dir}/key.pem", ca_file: "{dir}/ca.pem", verify: true FIRST }"#;
-    let identity = |server: &Server| TlsIdentity {
-        cert_file: server.dir.join("cert.pem"),
-        key_file: server.dir.join("key.pem"),
-    };
-    for (extra, first) in [("", false), (", handshake_first: true", true)] {
-        let server = Server::start(&format!("{DURABLE}\n{}", tls.replace("FIRST", extra)), &files);
-        let ca_file = Some(server.dir.join("ca.pem"));
-        let right = Tls { ca_file, identity: Some(identity(&server)), first };
-        accepted(required(server.url()).tls(right.clone())).await;
-
-        let unproven =
-            refused(required(server.url()).tls(Tls { identity: None, ..right.clone() })).await;
-        assert!(matches!(unproven, ConnectError::Tls { .. }), "{unproven:?}");
-
-        let stranger = server.dir.join("stranger.pem");
-        std::fs::write(&stranger, &Pem::new().ca).unwrap();
-        let distrusted =
-            refused(required(server.url()).tls(Tls { ca_file: Some(stranger), ..right.clone() }))
-                .await;
-        assert_eq!(
-            distrusted.to_string(),
-            format!(
-                "no TLS with the NATS server at {}: invalid peer certificate: UnknownIssuer; check the CA file, the \
-                 certificate, the host name and TLS first",
-                server.url()
-            )
-        );
-        let missing = Tls { ca_file: Some("no/ca.pem".into()), ..right };
-        assert_eq!(
-            refused(required(server.url()).tls(missing)).await.to_string(),
-            "CA file no/ca.pem cannot be read; check its path and its permissions"
-        );
-    }
-    let plain = Server::start(DURABLE, &files);
-    let config = required(plain.url())
-        .tls(Tls { ca_file: Some(plain.dir.join("ca.pem")), ..Tls::default() });
-    let error = refused(config).await;
-    assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
-}
-
-/// An authority and one certificate of it, for the server and its clients alike.
-struct Pem {
-    ca: String,
-    cert: String,
-    key: String,
-}
-
-impl Pem {
-    fn new() -> Self {
-        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        // A name of its own, so that the authority of another test is unknown rather than wrong.
-        let name = uuid::Uuid::new_v4().to_string();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let cert = params.signed_by(&key, &ca).unwrap();
-        Self { ca: ca.pem(), cert: cert.pem(), key: key.serialize_pem() }
-    }
-
-    fn files(&self) -> [(&str, &str); 3] {
-        [("ca.pem", &self.ca), ("cert.pem", &self.cert), ("key.pem", &self.key)]
-    }
-}
-
-#[tokio::test]
 async fn an_old_server_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -307,14 +263,14 @@ async fn an_old_server_is_refused() {
 async fn jetstream_must_be_there() {
     const THEN: &str =
         "enable it for the server and the account, or correct the domain or API prefix";
-    let without = Server::start("", &[]);
+    let without = start("").await;
     assert_eq!(
         refused(ConnectionConfig::new(without.url())).await.to_string(),
         format!("JetStream is not enabled: nothing answers on $JS.API.INFO; {THEN}")
     );
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     assert_eq!(
-        refused(ConnectionConfig::new(server.url_of("plain:plain"))).await.to_string(),
+        refused(ConnectionConfig::new(url_of(&server, "plain:plain"))).await.to_string(),
         format!("JetStream is not enabled: JetStream not enabled for account (10039); {THEN}")
     );
     let hub = JetStreamLocation::Domain("hub".into());
@@ -322,7 +278,7 @@ async fn jetstream_must_be_there() {
         refused(ConnectionConfig::new(server.url()).jetstream(hub.clone())).await.to_string(),
         format!("JetStream is not enabled: nothing answers on $JS.hub.API.INFO; {THEN}")
     );
-    let there = Server::start(&DURABLE.replace("jetstream {", "jetstream { domain: hub,"), &[]);
+    let there = start(&DURABLE.replace("jetstream {", "jetstream { domain: hub,")).await;
     accepted(required(there.url()).jetstream(hub.clone())).await;
     let prefix = JetStreamLocation::ApiPrefix("$JS.hub.API".into());
     accepted(required(there.url()).jetstream(prefix)).await;
@@ -343,13 +299,13 @@ fn message() -> NewMessage {
 
 #[tokio::test]
 async fn a_refused_permission_is_said_at_once() {
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     let app = accepted(ConnectionConfig::new(server.url())).await;
     cim_persistence::backend::nats::provision(&app, &topology()).await.unwrap();
 
     // The request would time out after PATIENCE * 2; `timeout` ends the test before.
     let config =
-        ConnectionConfig::new(server.url_of("viewer:viewer")).request_timeout(PATIENCE * 2);
+        ConnectionConfig::new(url_of(&server, "viewer:viewer")).request_timeout(PATIENCE * 2);
     let viewer = accepted(config).await;
     let log = NatsLog::open(&viewer, "CIM-EVENTS-sales").await.unwrap();
     let error = timeout(PATIENCE, log.publish(message())).await.unwrap().unwrap_err();
@@ -366,15 +322,15 @@ async fn a_refused_permission_is_said_at_once() {
 
 #[tokio::test]
 async fn whoever_may_not_receive_answers_is_told_so() {
-    let server = Server::start(DURABLE, &[]);
-    let config = ConnectionConfig::new(server.url_of("mute:mute")).request_timeout(PATIENCE * 2);
+    let server = start(DURABLE).await;
+    let config = ConnectionConfig::new(url_of(&server, "mute:mute")).request_timeout(PATIENCE * 2);
     let mute = accepted(config.clone()).await;
     let error = timeout(PATIENCE, NatsLog::open(&mute, "X")).await.unwrap().unwrap_err();
     let BackendError::Denied { subject, detail } = error else { panic!("{error:?}") };
     assert_eq!(subject, "$JS.API.STREAM.INFO.X");
     assert!(detail.starts_with("Permissions Violation for Subscription to \"_INBOX."), "{detail}");
 
-    let boxed = |prefix: &str| required(server.url_of("boxed:boxed")).inbox_prefix(prefix);
+    let boxed = |prefix: &str| required(url_of(&server, "boxed:boxed")).inbox_prefix(prefix);
     accepted(boxed("_BOX")).await;
     let error = refused(boxed("_OTHER").request_timeout(PATIENCE * 2)).await.to_string();
     assert!(error.contains("Permissions Violation for Subscription to \"_OTHER."), "{error}");
@@ -382,7 +338,7 @@ async fn whoever_may_not_receive_answers_is_told_so() {
 
 #[tokio::test]
 async fn a_client_of_the_services_own_sees_a_refusal_as_silence() {
-    let server = Server::start(DURABLE, &[]);
+    let server = start(DURABLE).await;
     let app = accepted(ConnectionConfig::new(server.url())).await;
     cim_persistence::backend::nats::provision(&app, &topology()).await.unwrap();
     let options =
@@ -392,92 +348,4 @@ async fn a_client_of_the_services_own_sees_a_refusal_as_silence() {
     let log = NatsLog::open(&own, "CIM-EVENTS-sales").await.unwrap();
     let error = log.publish(message()).await.unwrap_err();
     assert!(matches!(error, BackendError::Unknown { .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn no_secret_is_ever_shown() {
-    start_capture();
-    let secret = "open-sesame";
-    let seed = nkeys::KeyPair::new_user().seed().unwrap();
-    let strict = DURABLE.replace("no_auth_user: app", "");
-    let server = Server::start(&strict, &[("x.creds", secret)]);
-    let port_of_none = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let configs = [
-        ConnectionConfig::new(server.url_of(&format!("app:{secret}"))),
-        ConnectionConfig::new(server.url_of(secret)),
-        ConnectionConfig::new(server.url()).user_password("app", secret),
-        ConnectionConfig::new(server.url()).user_password("app", secret).url(server.url_of(secret)),
-        ConnectionConfig::new(server.url()).token(secret),
-        ConnectionConfig::new(server.url()).nkey(secret),
-        ConnectionConfig::new(server.url()).nkey(seed.clone()),
-        ConnectionConfig::new(server.url()).credentials_file(server.dir.join("x.creds")),
-        ConnectionConfig::new(format!("nats://app:{secret}@{port_of_none}")),
-        ConnectionConfig::new(format!("nats://app:{secret}@{port_of_none}:1")),
-    ];
-    let mut shown = String::new();
-    for config in configs {
-        let error = refused(config.clone()).await;
-        write!(shown, "{config:?} {config:#?} {error} {error:?} {error:#?} ").unwrap();
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            write!(shown, "{error} {error:?} ").unwrap();
-            source = error.source();
-        }
-    }
-    // A right password is as secret as a wrong one.
-    let config =
-        DURABLE.replace("{user: app, password: app}", "{user: app, password: open-sesame}");
-    let server = Server::start(&config, &[]);
-    let connection = accepted(ConnectionConfig::new(server.url_of(&format!("app:{secret}")))).await;
-    write!(shown, "{connection:?} {connection:#?} {}", captured()).unwrap();
-    assert!(
-        shown.contains("message=establishing connection"),
-        "the client's own traces are captured"
-    );
-    for secret in [secret, &*seed] {
-        let place = shown.find(secret).map(|at| &shown[at.saturating_sub(300)..at]);
-        assert_eq!(place, None);
-    }
-}
-
-static LINES: Mutex<String> = Mutex::new(String::new());
-
-/// Keeps what this process traces from now on, at every level.
-fn start_capture() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(Capture).unwrap());
-}
-
-fn captured() -> String {
-    LINES.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-struct Capture;
-
-impl tracing::Subscriber for Capture {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        span.record(&mut Keep);
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
-        values.record(&mut Keep);
-    }
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut Keep);
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-struct Keep;
-
-impl tracing::field::Visit for Keep {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(lines, "{}={value:?}", field.name()).unwrap();
-    }
 }
