@@ -1,0 +1,296 @@
+//! The write path beside the same work by hand on async-nats, in one run.
+//!
+//! `cargo bench --bench write_path` prints a table per server and, as its last line, the rows as JSON. `-- --quick` runs
+//! fewer and smaller rounds in under two minutes; `-- durable`, `default` or `cluster` runs that table only.
+#![allow(missing_docs, clippy::print_stdout, unreachable_pub)]
+
+mod domain;
+mod raw;
+mod report;
+mod work;
+
+use bytes::Bytes;
+use cim_persistence::backend::Position;
+use cim_persistence::backend::nats::Connection;
+use cim_persistence::server::{PrivateCluster, PrivateServer, ServerConfig};
+use cim_persistence::store::{Context, NatsRepositoryConfig};
+use futures::TryStreamExt;
+
+use domain::Shape;
+use raw::Raw;
+use report::{Bar, Goal, Row};
+use work::Round;
+
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Size {
+    rounds: usize,
+    /// About how many commits a round of a fast way has.
+    commits: usize,
+    read: usize,
+}
+
+const FULL: Size = Size { rounds: 5, commits: 20_000, read: 1_000_000 };
+const QUICK: Size = Size { rounds: 3, commits: 4_000, read: 60_000 };
+
+struct Bench {
+    connection: Connection,
+    client: async_nats::Client,
+    server: &'static str,
+    replicas: usize,
+    size: Size,
+    rows: Vec<Row>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let size = if args.iter().any(|arg| arg == "--quick") { QUICK } else { FULL };
+    let chosen: Vec<&str> =
+        args.iter().map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();
+    let wanted = |name: &str| chosen.is_empty() || chosen.contains(&name);
+    let mut rows = Vec::new();
+    if wanted("durable") {
+        report::head("A durable single server (`nats-config/single.conf`)");
+        let server = PrivateServer::start(ServerConfig::Single).await?;
+        rows.extend(Bench::run(server.url(), "durable", 1, size).await?);
+    }
+    if wanted("default") {
+        report::head("A single server with the default sync, which loses data on a power cut");
+        let server = PrivateServer::start(ServerConfig::DefaultSync).await?;
+        rows.extend(Bench::run(server.url(), "default", 1, size).await?);
+    }
+    if wanted("cluster") {
+        report::head("A durable cluster of three on one machine (`nats-config/cluster.conf`)");
+        let cluster = PrivateCluster::start().await?;
+        rows.extend(Bench::run(&cluster.urls()[0], "cluster", 3, size).await?);
+    }
+    println!("\n{}", serde_json::json!({ "rows": rows }));
+    Ok(())
+}
+
+impl Bench {
+    async fn run(
+        url: &str,
+        server: &'static str,
+        replicas: usize,
+        size: Size,
+    ) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
+        let client = async_nats::connect(url).await?;
+        let connection = Connection::from_client(client.clone())
+            .with_timeout(std::time::Duration::from_secs(60));
+        let mut bench = Self { connection, client, server, replicas, size, rows: Vec::new() };
+        let payload = bench.payload().await?;
+        bench.one_caller(&payload).await;
+        bench.many_callers(&payload).await;
+        bench.three_events(&payload).await;
+        bench.concurrencies(&payload).await;
+        bench.load_with_state().await;
+        bench.load_events().await;
+        bench.read_everything().await;
+        Ok(bench.rows)
+    }
+
+    fn shape(&self, keep_state: bool) -> Shape {
+        Shape { keep_state, cache_size: 10_000, replicas: self.replicas }
+    }
+
+    async fn context(&self, keep_state: bool) -> Context {
+        domain::context(&self.connection, self.shape(keep_state)).await
+    }
+
+    async fn raw(&self) -> Raw {
+        Raw::new(&self.client, self.replicas).await
+    }
+
+    /// As many bytes as a block and the headers that only ours has.
+    async fn payload(&self) -> Result<Bytes, Box<dyn std::error::Error>> {
+        let context = self.context(false).await;
+        work::save_round(&context, 1, 2, 1).await;
+        let events: Vec<_> = context.stream_after(Position::START).try_collect().await?;
+        let block = events.last().map_or(0, |event| event.block().len());
+        println!("(a block of ours has {block} bytes, as has a payload of raw)");
+        Ok(vec![b'x'; block].into())
+    }
+
+    fn goal(&self, work: impl Into<String>, unit: &'static str, bar: Bar) -> Goal {
+        Goal { work: work.into(), server: self.server, unit, bar }
+    }
+
+    fn note(&mut self, goal: Goal, rounds: &[(f64, f64)]) {
+        self.rows.push(Row::of(goal, rounds));
+    }
+
+    /// Runs a round as often as wanted, each time on streams of its own, after one that does not count.
+    async fn rounds<T>(&self, mut round: impl AsyncFnMut(&Self) -> T) -> Vec<T> {
+        round(self).await;
+        let mut all = Vec::new();
+        for _ in 0..self.size.rounds {
+            all.push(round(self).await);
+        }
+        all
+    }
+
+    async fn one_caller(&mut self, payload: &Bytes) {
+        let commits = self.size.commits / 20;
+        let context = self.context(true).await;
+        let rounds = self
+            .rounds(async |bench| {
+                let ours = work::save_round(&context, 1, commits, 1).await;
+                let raw = work::singles_round(&bench.raw().await, 1, commits, payload).await;
+                (ours.commits_per_second, raw.commits_per_second)
+            })
+            .await;
+        let goal = self.goal("one caller, one event, one aggregate", "commits/s", Bar::AtLeast(0.85));
+        self.note(goal, &rounds);
+    }
+
+    async fn many_callers(&mut self, payload: &Bytes) {
+        let each = (self.size.commits / 1024).max(4);
+        let context = self.context(true).await;
+        let rounds = self
+            .rounds(async |bench| {
+                let ours = work::save_round(&context, 1024, each, 1).await;
+                let raw = bench.raw().await;
+                let singles_each = if bench.server == "default" { each } else { 2 };
+                let singles = work::singles_round(&raw, 1024, singles_each, payload).await;
+                let raw = bench.raw().await;
+                let packed = work::packed_round(&raw, 1024, each, 1, 300, payload).await;
+                (ours.commits_per_second, better(singles, packed).0)
+            })
+            .await;
+        let goal =
+            self.goal("1,024 callers, one event, distinct aggregates", "commits/s", Bar::AtLeast(0.8));
+        self.note(goal, &rounds);
+    }
+
+    async fn three_events(&mut self, payload: &Bytes) {
+        let each = (self.size.commits / 256).max(4);
+        let (off, kept) = (self.context(false).await, self.context(true).await);
+        let rounds = self
+            .rounds(async |bench| {
+                let without = work::save_round(&off, 256, each, 3).await.commits_per_second;
+                let packed =
+                    work::packed_round(&bench.raw().await, 256, each, 3, 300, payload).await;
+                let with = work::save_round(&kept, 256, each, 3).await.commits_per_second;
+                let single = work::batch_each_round(&bench.raw().await, 256, 2, 3, payload).await;
+                (without, with, packed.commits_per_second, single)
+            })
+            .await;
+        let pairs = |of: fn(&(f64, f64, f64, f64)) -> (f64, f64)| rounds.iter().map(of).collect::<Vec<_>>();
+        if self.server == "durable" {
+            let work = "256 callers, three events, state off, against a batch each";
+            let goal = self.goal(work, "commits/s", Bar::AtLeast(30.0));
+            self.note(goal, &pairs(|r| (r.0, r.3)));
+        }
+        let work = "256 callers, three events, state off, against packed";
+        let goal = self.goal(work, "commits/s", Bar::AtLeast(0.75));
+        self.note(goal, &pairs(|r| (r.0, r.2)));
+        let work = "256 callers, three events, state kept, against packed";
+        let goal = self.goal(work, "commits/s", Bar::AtLeast(0.6));
+        self.note(goal, &pairs(|r| (r.1, r.2)));
+    }
+
+    async fn concurrencies(&mut self, payload: &Bytes) {
+        for callers in [1, 4, 16, 64, 256] {
+            let context = self.context(false).await;
+            let each = (self.size.commits / callers / 4).clamp(20, 400);
+            let rounds = self
+                .rounds(async |bench| {
+                    let ours = work::save_round(&context, callers, each, 1).await;
+                    let singles =
+                        work::singles_round(&bench.raw().await, callers, each, payload).await;
+                    let packed =
+                        work::packed_round(&bench.raw().await, callers, each, 1, 300, payload).await;
+                    (ours, better(singles, packed))
+                })
+                .await;
+            let rates: Vec<_> =
+                rounds.iter().map(|(ours, raw)| (ours.commits_per_second, raw.0)).collect();
+            let goal =
+                self.goal(format!("{callers} callers, throughput"), "commits/s", Bar::AtLeast(0.8));
+            self.note(goal, &rates);
+            let times: Vec<_> = rounds.iter().map(|(ours, raw)| (ours.p50_ms, raw.1)).collect();
+            let goal = self.goal(format!("{callers} callers, latency p50"), "ms", Bar::AtMost(1.25));
+            self.note(goal, &times);
+        }
+    }
+
+    async fn load_with_state(&mut self) {
+        let count = self.size.commits / 20;
+        let shape = Shape { cache_size: 0, ..self.shape(true) };
+        let context = domain::context(&self.connection, shape).await;
+        let id = self.saved(&context, 20).await;
+        context.flush().await;
+        let name = context.scheme().context().to_string();
+        let bucket = NatsRepositoryConfig::for_context(name).names().state_bucket;
+        let (stream, key) = (format!("KV_{bucket}"), format!("$KV.{bucket}.account.{id}"));
+        let raw = self.raw().await;
+        let rounds = self
+            .rounds(async |_| {
+                let ours = work::load_p50(&context, &id, count).await;
+                (ours, work::direct_get_p50(&raw, &stream, &key, count).await)
+            })
+            .await;
+        let goal = self.goal("load with current state, p50", "ms", Bar::AtMost(1.5));
+        self.note(goal, &rounds);
+    }
+
+    async fn load_events(&mut self) {
+        let count = self.size.commits / 100;
+        let shape = Shape { cache_size: 0, ..self.shape(false) };
+        let context = domain::context(&self.connection, shape).await;
+        let id = self.saved(&context, 100).await;
+        let name = context.scheme().context().to_string();
+        let stream = NatsRepositoryConfig::for_context(name.clone()).names().event_stream;
+        let subject = format!("cim.events.{name}.account.{id}");
+        let raw = self.raw().await;
+        let rounds = self
+            .rounds(async |_| {
+                let ours = work::load_p50(&context, &id, count).await;
+                (ours, work::batched_get_p50(&raw, &stream, &subject, 100, count).await)
+            })
+            .await;
+        let goal = self.goal("load of 100 events, no state, p50", "ms", Bar::AtMost(1.25));
+        self.note(goal, &rounds);
+    }
+
+    /// Saves an aggregate of so many events, one commit each, and returns its id.
+    async fn saved(&self, context: &Context, events: usize) -> String {
+        use cim_persistence::repository::Aggregate;
+        let repository = domain::accounts(context);
+        let account = domain::Account::new(&"loaded".to_owned());
+        for _ in 0..events {
+            let event = vec![domain::Booked::new()];
+            let expected = cim_persistence::store::ExpectedVersion::Any;
+            repository.save(&account, event, expected).await.expect("saved");
+        }
+        account.id().clone()
+    }
+
+    async fn read_everything(&mut self) {
+        let context = self.context(false).await;
+        let each = self.size.read / 256 / 3;
+        let total = each * 256 * 3;
+        work::save_round(&context, 256, each, 3).await;
+        let name = context.scheme().context().to_string();
+        let stream = NatsRepositoryConfig::for_context(name).names().event_stream;
+        let raw = self.raw().await;
+        let mut growth: f64 = 0.0;
+        let mut rounds = Vec::new();
+        for _ in 0..self.size.rounds {
+            let (ours, grown) = work::read_all(&context, total).await;
+            growth = growth.max(grown);
+            rounds.push((ours, work::consume_all(&raw, &stream, total).await));
+        }
+        let work = format!("read {total} events from the start (memory grew {growth:.0} MiB)");
+        let goal = self.goal(work, "events/s", Bar::AtLeast(0.6));
+        self.note(goal, &rounds);
+    }
+}
+
+/// The better of two raw ways: the higher rate, and the shorter median.
+fn better(singles: Round, packed: Round) -> (f64, f64) {
+    let rate = singles.commits_per_second.max(packed.commits_per_second);
+    (rate, singles.p50_ms.min(packed.p50_ms))
+}

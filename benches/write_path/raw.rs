@@ -1,0 +1,128 @@
+//! The same work by hand on async-nats: prepared messages, only the headers the protocol needs.
+
+use std::time::Duration;
+
+use async_nats::header::{HeaderMap, HeaderValue};
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::{self, Context};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+/// A stream with the settings of an event stream.
+pub struct Raw {
+    pub client: async_nats::Client,
+    pub js: Context,
+    pub stream: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Ack {
+    seq: Option<u64>,
+}
+
+impl Raw {
+    pub async fn new(client: &async_nats::Client, replicas: usize) -> Self {
+        let mut js = jetstream::new(client.clone());
+        js.set_timeout(Duration::from_secs(60));
+        let stream = format!("RAW{}", uuid::Uuid::new_v4().simple());
+        js.create_stream(Config {
+            name: stream.clone(),
+            subjects: vec![format!("{stream}.>")],
+            discard: DiscardPolicy::New,
+            allow_direct: true,
+            allow_atomic_publish: true,
+            deny_delete: true,
+            deny_purge: true,
+            num_replicas: replicas,
+            ..Config::default()
+        })
+        .await
+        .expect("a raw stream can be made");
+        Self { client: client.clone(), js, stream }
+    }
+
+    pub fn subject(&self, id: usize) -> String {
+        format!("{}.account.{id}", self.stream)
+    }
+
+    /// One message, published with the expectation of its subject's last sequence and awaited.
+    pub async fn publish(&self, subject: String, last: u64, payload: Bytes) -> u64 {
+        let ack = self.js.publish_with_headers(subject, expecting(last), payload).await;
+        ack.expect("sent").await.expect("stored").sequence
+    }
+
+    /// `total` messages over `subjects` subjects, at most `window` of them unacknowledged, each expecting its subject's
+    /// last sequence.
+    pub async fn pipelined(&self, subjects: usize, window: usize, total: usize, payload: &Bytes) {
+        let mut under_way = FuturesUnordered::new();
+        let mut sent = 0;
+        for id in 0..subjects.min(window) {
+            under_way.push(self.tagged(id, 0, payload));
+            sent += 1;
+        }
+        while let Some((id, sequence)) = under_way.next().await {
+            if sent < total {
+                under_way.push(self.tagged(id, sequence, payload));
+                sent += 1;
+            }
+        }
+    }
+
+    async fn tagged(&self, id: usize, last: u64, payload: &Bytes) -> (usize, u64) {
+        (id, self.publish(self.subject(id), last, payload.clone()).await)
+    }
+
+    /// One atomic batch: for each subject so many messages, the first with the expectation. Returns the last sequence.
+    pub async fn batch(&self, parts: &[(String, u64)], each: usize, payload: &Bytes) -> u64 {
+        let batch = uuid::Uuid::new_v4().simple().to_string();
+        let total = parts.len() * each;
+        let mut place = 0;
+        for (subject, last) in parts {
+            for nth in 0..each {
+                place += 1;
+                let mut headers = if nth == 0 { expecting(*last) } else { HeaderMap::new() };
+                headers.insert("Nats-Batch-Id", batch.as_str());
+                headers.insert("Nats-Batch-Sequence", HeaderValue::from(place as u64));
+                if place < total {
+                    let sent =
+                        self.client.publish_with_headers(subject.clone(), headers, payload.clone());
+                    sent.await.expect("sent");
+                    continue;
+                }
+                headers.insert("Nats-Batch-Commit", "1");
+                let request = async_nats::Request::new()
+                    .headers(headers)
+                    .payload(payload.clone())
+                    .timeout(Some(Duration::from_secs(60)));
+                let answer =
+                    self.client.send_request(subject.clone(), request).await.expect("answered");
+                let ack: Ack = serde_json::from_slice(&answer.payload).expect("an acknowledgement");
+                return ack.seq.expect("stored");
+            }
+        }
+        unreachable!("the last message returns")
+    }
+
+    /// `rounds` batches of one commit for each subject, `each` messages a commit, at most `most` commits a batch, two
+    /// batches under way at a time at most.
+    pub async fn packed(&self, subjects: usize, each: usize, most: usize, rounds: usize, payload: &Bytes) {
+        let mut last = vec![0_u64; subjects];
+        for _ in 0..rounds {
+            for from in (0..subjects).step_by(most) {
+                let to = (from + most).min(subjects);
+                let parts: Vec<_> = (from..to).map(|id| (self.subject(id), last[id])).collect();
+                let end = self.batch(&parts, each, payload).await;
+                for (back, id) in (from..to).rev().enumerate() {
+                    last[id] = end - (back * each) as u64;
+                }
+            }
+        }
+    }
+}
+
+fn expecting(last: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(last));
+    headers
+}
