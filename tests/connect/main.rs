@@ -15,7 +15,7 @@ use cim_persistence::backend::{
     BackendError, ConnectError, ConnectionConfig, Durability, DurabilityReport, Guard,
     JetStreamLocation, NewMessage, Replicas, Topology, TopologyError,
 };
-use cim_persistence::event::Headers;
+use cim_persistence::event::{Headers, NonEmpty};
 use cim_persistence::event_log::{EventLog, NatsLog};
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Names, SubjectScheme};
@@ -290,9 +290,9 @@ async fn jetstream_must_be_there() {
     assert!(wrong.to_string().starts_with("JetStream domain \"a b\" cannot stand in a subject"));
 }
 
-fn message() -> NewMessage {
-    let subject =
-        scheme().events_of(&AggregateType::new("order").unwrap(), &AggregateId::new("42").unwrap());
+fn message(order: &str) -> NewMessage {
+    let subject = scheme()
+        .events_of(&AggregateType::new("order").unwrap(), &AggregateId::new(order).unwrap());
     let payload = bytes::Bytes::from_static(b"x");
     NewMessage { subject, headers: Headers::new(), payload, guard: Guard::Free }
 }
@@ -308,7 +308,7 @@ async fn a_refused_permission_is_said_at_once() {
         ConnectionConfig::new(url_of(&server, "viewer:viewer")).request_timeout(PATIENCE * 2);
     let viewer = accepted(config).await;
     let log = NatsLog::open(&viewer, "CIM-EVENTS-sales").await.unwrap();
-    let error = timeout(PATIENCE, log.publish(message())).await.unwrap().unwrap_err();
+    let error = timeout(PATIENCE, log.publish(message("42"))).await.unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
         "permission denied on cim.events.sales.order.42: Permissions Violation for Publish to \
@@ -318,6 +318,28 @@ async fn a_refused_permission_is_said_at_once() {
         NatsLog::open(&app, "CIM-EVENTS-sales").await.unwrap().status().await.unwrap().messages,
         0
     );
+}
+
+#[tokio::test]
+async fn a_batch_with_a_refused_message_stores_nothing_and_is_denied() {
+    let server = start(DURABLE).await;
+    let app = accepted(ConnectionConfig::new(server.url())).await;
+    cim_persistence::backend::nats::provision(&app, &topology()).await.unwrap();
+    let clerk = accepted(ConnectionConfig::new(url_of(&server, "clerk:clerk"))).await;
+    let log = NatsLog::open(&clerk, "CIM-EVENTS-sales").await.unwrap();
+    let batch = || NonEmpty::from([message("1"), message("2"), message("1")]);
+    // The refusal travels beside the answer: the first attempt may be too early to know of it, the second is not.
+    let mut error = log.publish_batch(batch()).await.unwrap_err();
+    if matches!(error, BackendError::Unknown { .. }) {
+        error = log.publish_batch(batch()).await.unwrap_err();
+    }
+    assert_eq!(
+        error.to_string(),
+        "permission denied on cim.events.sales.order.2: Permissions Violation for Publish to \
+         \"cim.events.sales.order.2\""
+    );
+    assert_eq!(log.status().await.unwrap().messages, 0);
+    log.publish(message("1")).await.unwrap();
 }
 
 #[tokio::test]
@@ -346,6 +368,6 @@ async fn a_client_of_the_services_own_sees_a_refusal_as_silence() {
     let own = options.connect(server.url()).await.unwrap();
     let own = Connection::from_client(own).with_timeout(Duration::from_millis(300));
     let log = NatsLog::open(&own, "CIM-EVENTS-sales").await.unwrap();
-    let error = log.publish(message()).await.unwrap_err();
+    let error = log.publish(message("42")).await.unwrap_err();
     assert!(matches!(error, BackendError::Unknown { .. }), "{error:?}");
 }

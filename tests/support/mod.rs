@@ -3,7 +3,8 @@
 use cim_persistence::server::PrivateServer;
 
 /// A durable server whose account may ask about that. Users: `app` may do everything, `viewer` may only look at
-/// streams, `mute` may not receive answers, `boxed` may receive them on `_BOX` only.
+/// streams, `mute` may not receive answers, `boxed` may receive them on `_BOX` only,
+/// `clerk` may write order 1 only.
 pub(crate) const DURABLE: &str = r#"
 jetstream { store_dir: $CIM_STORE_DIR, sync_interval: always }
 accounts {
@@ -13,6 +14,7 @@ accounts {
         users: [
           {user: app, password: app}
           {user: viewer, password: viewer, permissions: {publish: ["$JS.API.STREAM.INFO.>"], subscribe: ["_INBOX.>"]}}
+          {user: clerk, password: clerk, permissions: {publish: ["$JS.API.>", "cim.events.sales.order.1"]}}
           {user: mute, password: mute, permissions: {publish: [">"], subscribe: {deny: ["_INBOX.>"]}}}
           {user: boxed, password: boxed, permissions: {publish: [">"], subscribe: ["_BOX.>"]}}
         ]
