@@ -141,7 +141,8 @@ impl Bench {
                 (ours.commits_per_second, raw.commits_per_second)
             })
             .await;
-        let goal = self.goal("one caller, one event, one aggregate", "commits/s", Bar::AtLeast(0.85));
+        let goal =
+            self.goal("one caller, one event, one aggregate", "commits/s", Bar::AtLeast(0.85));
         self.note(goal, &rounds);
     }
 
@@ -159,8 +160,11 @@ impl Bench {
                 (ours.commits_per_second, better(singles, packed).0)
             })
             .await;
-        let goal =
-            self.goal("1,024 callers, one event, distinct aggregates", "commits/s", Bar::AtLeast(0.8));
+        let goal = self.goal(
+            "1,024 callers, one event, distinct aggregates",
+            "commits/s",
+            Bar::AtLeast(0.8),
+        );
         self.note(goal, &rounds);
     }
 
@@ -177,7 +181,8 @@ impl Bench {
                 (without, with, packed.commits_per_second, single)
             })
             .await;
-        let pairs = |of: fn(&(f64, f64, f64, f64)) -> (f64, f64)| rounds.iter().map(of).collect::<Vec<_>>();
+        let pairs =
+            |of: fn(&(f64, f64, f64, f64)) -> (f64, f64)| rounds.iter().map(of).collect::<Vec<_>>();
         if self.server == "durable" {
             let work = "256 callers, three events, state off, against a batch each";
             let goal = self.goal(work, "commits/s", Bar::AtLeast(30.0));
@@ -201,7 +206,8 @@ impl Bench {
                     let singles =
                         work::singles_round(&bench.raw().await, callers, each, payload).await;
                     let packed =
-                        work::packed_round(&bench.raw().await, callers, each, 1, 300, payload).await;
+                        work::packed_round(&bench.raw().await, callers, each, 1, 300, payload)
+                            .await;
                     (ours, better(singles, packed))
                 })
                 .await;
@@ -211,7 +217,8 @@ impl Bench {
                 self.goal(format!("{callers} callers, throughput"), "commits/s", Bar::AtLeast(0.8));
             self.note(goal, &rates);
             let times: Vec<_> = rounds.iter().map(|(ours, raw)| (ours.p50_ms, raw.1)).collect();
-            let goal = self.goal(format!("{callers} callers, latency p50"), "ms", Bar::AtMost(1.25));
+            let goal =
+                self.goal(format!("{callers} callers, latency p50"), "ms", Bar::AtMost(1.25));
             self.note(goal, &times);
         }
     }

@@ -106,7 +106,14 @@ impl Raw {
 
     /// `rounds` batches of one commit for each subject, `each` messages a commit, at most `most` commits a batch, two
     /// batches under way at a time at most.
-    pub async fn packed(&self, subjects: usize, each: usize, most: usize, rounds: usize, payload: &Bytes) {
+    pub async fn packed(
+        &self,
+        subjects: usize,
+        each: usize,
+        most: usize,
+        rounds: usize,
+        payload: &Bytes,
+    ) {
         let mut last = vec![0_u64; subjects];
         for _ in 0..rounds {
             for from in (0..subjects).step_by(most) {

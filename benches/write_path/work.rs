@@ -151,10 +151,7 @@ pub async fn batched_get_p50(
         let mut answers = raw.client.subscribe(inbox.clone()).await.expect("subscribed");
         let ask = serde_json::json!({ "seq": 1, "batch": events, "next_by_subj": subject });
         let request = format!("$JS.API.DIRECT.GET.{stream}");
-        raw.client
-            .publish_with_reply(request, inbox, ask.to_string().into())
-            .await
-            .expect("asked");
+        raw.client.publish_with_reply(request, inbox, ask.to_string().into()).await.expect("asked");
         let mut read = 0;
         while let Some(answer) = answers.next().await {
             if answer.status.is_some() {
