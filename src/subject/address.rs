@@ -211,11 +211,7 @@ impl Address {
 
     fn header_filter(&self) -> HeaderFilter {
         match self {
-            Address::EventForm {
-                event_type,
-                schema_version,
-                ..
-            } => HeaderFilter {
+            Address::EventForm { event_type, schema_version, .. } => HeaderFilter {
                 event_type: Some(event_type.clone()),
                 schema_version: *schema_version,
             },
@@ -252,10 +248,8 @@ fn parse_events(
         _ => return Err(shape(text, form())),
     };
     let schema_version = version.map(|token| {
-        parse_version(token).ok_or_else(|| InvalidAddress::Version {
-            text: shown(text),
-            token: shown(token),
-        })
+        parse_version(token)
+            .ok_or_else(|| InvalidAddress::Version { text: shown(text), token: shown(token) })
     });
     Ok(Address::EventForm {
         aggregate,
@@ -296,10 +290,7 @@ fn shape(text: &str, form: String) -> InvalidAddress {
 }
 
 fn token_of(text: &str) -> impl Fn(InvalidToken) -> InvalidAddress {
-    move |source| InvalidAddress::Token {
-        text: shown(text),
-        source,
-    }
+    move |source| InvalidAddress::Token { text: shown(text), source }
 }
 
 /// As much of a refused text as an error should carry: the text may come from anywhere and have any length.

@@ -134,16 +134,10 @@ impl EventPattern {
         let (subject, event) = tokens.split_at(tokens.len().min(subject_tokens));
         check_subject(subject).map_err(token_of(text))?;
         if subject.last() == Some(&">") {
-            return Ok(Self {
-                server_filter: whole,
-                header_filter: HeaderFilter::default(),
-            });
+            return Ok(Self { server_filter: whole, header_filter: HeaderFilter::default() });
         }
         if subject.len() < subject_tokens {
-            return Err(InvalidPattern::TooShort {
-                pattern: text.to_owned(),
-                id_tokens,
-            });
+            return Err(InvalidPattern::TooShort { pattern: text.to_owned(), id_tokens });
         }
         Ok(Self {
             server_filter: Pattern::trusted(&format!("{prefix}{}", subject.join("."))),
@@ -190,11 +184,7 @@ fn check_subject(tokens: &[&str]) -> Result<(), InvalidToken> {
     if !wildcard(aggregate) {
         AggregateType::new(aggregate)?;
     }
-    let literal: Vec<&str> = id
-        .iter()
-        .copied()
-        .filter(|token| !wildcard(token))
-        .collect();
+    let literal: Vec<&str> = id.iter().copied().filter(|token| !wildcard(token)).collect();
     if !literal.is_empty() {
         AggregateId::from_escaped(&literal.join("."))?;
     }
@@ -232,8 +222,5 @@ fn parse_event(
 }
 
 fn token_of(pattern: &str) -> impl Fn(InvalidToken) -> InvalidPattern {
-    move |source| InvalidPattern::Token {
-        pattern: pattern.to_owned(),
-        source,
-    }
+    move |source| InvalidPattern::Token { pattern: pattern.to_owned(), source }
 }

@@ -76,11 +76,7 @@ impl AggregateId {
             return Err(InvalidToken::Empty { what: ID });
         }
         if bytes > MAX_ID_BYTES {
-            return Err(InvalidToken::TooLong {
-                what: ID,
-                actual: bytes,
-                max: MAX_ID_BYTES,
-            });
+            return Err(InvalidToken::TooLong { what: ID, actual: bytes, max: MAX_ID_BYTES });
         }
         Ok(Self(escaped.into()))
     }
@@ -101,9 +97,7 @@ impl AggregateId {
         }
         // Most ids need no escape. The dots of several tokens count against them here only; the way below is exact.
         if text.len() <= MAX_ID_BYTES
-            && text
-                .split('.')
-                .all(|token| !token.is_empty() && token.chars().all(is_plain))
+            && text.split('.').all(|token| !token.is_empty() && token.chars().all(is_plain))
         {
             return Ok(Self(text.into()));
         }
@@ -111,10 +105,7 @@ impl AggregateId {
             .split('.')
             .map(unescape)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|reason| InvalidToken::Escape {
-                text: text.to_owned(),
-                reason,
-            })?;
+            .map_err(|reason| InvalidToken::Escape { text: text.to_owned(), reason })?;
         let id = Self::from_tokens(tokens)?;
         if id.as_str() != text {
             return Err(InvalidToken::Escape {
@@ -132,9 +123,7 @@ impl AggregateId {
 
     /// The tokens as they were before they were escaped.
     pub fn tokens(&self) -> impl Iterator<Item = String> + '_ {
-        self.0
-            .split('.')
-            .map(|token| unescape(token).unwrap_or_else(|_| token.to_owned()))
+        self.0.split('.').map(|token| unescape(token).unwrap_or_else(|_| token.to_owned()))
     }
 }
 
@@ -263,10 +252,9 @@ impl Identity for String {
     fn from_aggregate_id(id: &AggregateId) -> Result<Self, InvalidToken> {
         match id.as_str().contains('.') {
             false => Ok(id.to_string()),
-            true => Err(InvalidToken::WrongType {
-                text: id.to_string(),
-                wanted: "text of one token",
-            }),
+            true => {
+                Err(InvalidToken::WrongType { text: id.to_string(), wanted: "text of one token" })
+            }
         }
     }
 }

@@ -4,15 +4,10 @@
 //! it reaches a server. What a message holds is in [`event`](crate::event).
 
 mod token;
-
 mod id;
-
 mod scheme;
-
 mod pattern;
-
 mod event_pattern;
-
 mod address;
 
 pub use address::{Address, InvalidAddress, Location};

@@ -274,39 +274,26 @@ fn check(text: &str) -> Result<(), InvalidPattern> {
         return Err(InvalidPattern::Empty);
     }
     if text.len() > MAX_PATTERN_BYTES {
-        return Err(InvalidPattern::TooLong {
-            actual: text.len(),
-            max: MAX_PATTERN_BYTES,
-        });
+        return Err(InvalidPattern::TooLong { actual: text.len(), max: MAX_PATTERN_BYTES });
     }
     let pattern = || text.to_owned();
     let invisible = |c: &char| c.is_whitespace() || c.is_control();
     if let Some(found) = text.chars().find(invisible) {
-        return Err(InvalidPattern::Character {
-            pattern: pattern(),
-            found,
-        });
+        return Err(InvalidPattern::Character { pattern: pattern(), found });
     }
     let tokens = || text.split('.').zip(1..);
     if let Some((_, position)) = tokens().find(|(token, _)| token.is_empty()) {
-        return Err(InvalidPattern::EmptyToken {
-            pattern: pattern(),
-            position,
-        });
+        return Err(InvalidPattern::EmptyToken { pattern: pattern(), position });
     }
     let last = text.split('.').count();
     if let Some((_, position)) = tokens().find(|(token, at)| *token == ">" && *at < last) {
-        return Err(InvalidPattern::TailNotLast {
-            pattern: pattern(),
-            position,
-        });
+        return Err(InvalidPattern::TailNotLast { pattern: pattern(), position });
     }
     let mixed = |token: &&str| !is_wildcard(token) && token.contains(['*', '>']);
     match text.split('.').find(mixed) {
-        Some(token) => Err(InvalidPattern::MixedWildcard {
-            pattern: pattern(),
-            token: token.to_owned(),
-        }),
+        Some(token) => {
+            Err(InvalidPattern::MixedWildcard { pattern: pattern(), token: token.to_owned() })
+        }
         None => Ok(()),
     }
 }

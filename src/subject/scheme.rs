@@ -130,42 +130,55 @@ impl SubjectScheme {
         [&self.events, &self.aggregates, READ_MODELS]
     }
 
+    /// Whether the events of this aggregate lie on `subject`. As `events_of` would tell, without building the subject.
+    pub(crate) fn is_events_of(
+        &self,
+        subject: &str,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+    ) -> bool {
+        subject
+            .strip_prefix(&*self.events)
+            .and_then(|rest| rest.strip_prefix(aggregate.as_str()))
+            .and_then(|rest| rest.strip_prefix('.'))
+            == Some(id.as_str())
+    }
+
     /// Whose events lie on `subject`, if it is one of this context's.
     pub fn parse_events_of(&self, subject: &str) -> Option<(AggregateType, AggregateId)> {
         let (aggregate, id) = subject.strip_prefix(&*self.events)?.split_once('.')?;
-        Some((
-            AggregateType::new(aggregate).ok()?,
-            AggregateId::from_escaped(id).ok()?,
-        ))
+        Some((AggregateType::new(aggregate).ok()?, AggregateId::from_escaped(id).ok()?))
     }
 }
 
-/// The stream and the buckets that a context's data lies in.
+/// The names of one context's stream and buckets.
 ///
-/// ```
-/// use cim_persistence::subject::{ContextName, Names};
-///
-/// let names = Names::of(&ContextName::new("sales")?);
-/// assert_eq!(names.event_stream, "CIM-EVENTS-sales");
-/// assert_eq!(names.read_model_bucket, "cim-readmodels-sales");
-/// # Ok::<(), cim_persistence::subject::InvalidToken>(())
-/// ```
+/// Names only: what they look like is checked where they are used,
+/// by [`Topology::new`](crate::backend::Topology::new).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// The stream of events, outbox messages and unique-value claims.
+    /// The stream of the events, the outbox and the claims.
     pub event_stream: String,
     /// The bucket of current state.
     pub state_bucket: String,
     /// The bucket of snapshots.
     pub snapshot_bucket: String,
-    /// The bucket of read models, their indexes and projection checkpoints.
+    /// The bucket of read models.
     pub read_model_bucket: String,
     /// The bucket of signed heads, migrations and the registry.
     pub meta_bucket: String,
 }
 
 impl Names {
-    /// The names that a context has unless it is told others.
+    /// The default names of a context.
+    ///
+    /// ```
+    /// use cim_persistence::subject::{ContextName, Names};
+    /// let names = Names::of(&ContextName::new("sales")?);
+    /// assert_eq!(names.event_stream, "CIM-EVENTS-sales");
+    /// assert_eq!(names.state_bucket, "cim-state-sales");
+    /// # Ok::<(), cim_persistence::subject::InvalidToken>(())
+    /// ```
     pub fn of(context: &ContextName) -> Self {
         Self {
             event_stream: format!("CIM-EVENTS-{context}"),
@@ -182,13 +195,7 @@ fn check_prefix(what: &'static str, prefix: &str) -> Result<(), InvalidToken> {
         return Err(InvalidToken::Empty { what });
     }
     if prefix.len() > MAX_PREFIX_BYTES {
-        return Err(InvalidToken::TooLong {
-            what,
-            actual: prefix.len(),
-            max: MAX_PREFIX_BYTES,
-        });
+        return Err(InvalidToken::TooLong { what, actual: prefix.len(), max: MAX_PREFIX_BYTES });
     }
-    prefix
-        .split('.')
-        .try_for_each(|token| check_name(what, token))
+    prefix.split('.').try_for_each(|token| check_name(what, token))
 }

@@ -182,18 +182,10 @@ pub(super) fn check_name(what: &'static str, text: &str) -> Result<(), InvalidTo
         return Err(InvalidToken::Empty { what });
     }
     if text.len() > MAX_NAME_BYTES {
-        return Err(InvalidToken::TooLong {
-            what,
-            actual: text.len(),
-            max: MAX_NAME_BYTES,
-        });
+        return Err(InvalidToken::TooLong { what, actual: text.len(), max: MAX_NAME_BYTES });
     }
     match text.chars().find(|c| !is_plain(*c)) {
-        Some(found) => Err(InvalidToken::Character {
-            what,
-            text: text.to_owned(),
-            found,
-        }),
+        Some(found) => Err(InvalidToken::Character { what, text: text.to_owned(), found }),
         None => Ok(()),
     }
 }

@@ -1,0 +1,22 @@
+//! What both stores stand on: messages and their guards, the failures of a backend, how to connect, what must exist.
+//!
+//! The seams themselves are one layer up: [`event_log`](crate::event_log) and [`state`](crate::state). Only the
+//! files called `nats.rs`, and those in the folder of that name, know async-nats.
+
+mod error;
+mod message;
+mod config;
+mod connect;
+mod topology;
+pub mod nats;
+
+pub use config::{
+    Auth, ConfigError, ConnectionConfig, Durability, JetStreamLocation, Tls, TlsIdentity,
+};
+pub use connect::{ConnectError, DurabilityReport, LooseServer, MIN_SERVER_VERSION};
+pub use error::BackendError;
+pub use message::{Guard, NewMessage, Position, ReadFrom, StoredMessage};
+pub use topology::{
+    DUPLICATE_WINDOW, Discard, MAX_CONSUMERS, MIN_MESSAGE_BYTES, Replicas, Retention,
+    SettingMismatch, Storage, StreamSettings, StreamSpec, Topology, TopologyError,
+};

@@ -1,0 +1,167 @@
+//! The connection to NATS: the client, how requests are sent, how its errors are translated.
+//!
+//! How a connection is made is in [`connect`], what is asked about disks in [`durability`], how streams are made and
+//! checked in [`provision`](self::provision()); which permissions were refused is kept in [`denials`].
+
+mod connect;
+mod denials;
+mod durability;
+mod provision;
+
+use std::fmt;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::header::HeaderMap;
+use async_nats::{Client, Message, Request, RequestErrorKind};
+use bytes::Bytes;
+
+use super::{BackendError, ConfigError, JetStreamLocation};
+use denials::Denials;
+
+pub use provision::{provision, verify};
+
+/// How long one request may take unless configured.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to a NATS cluster. Cloning is cheap and shares the connection.
+///
+/// It is made again by itself when it is lost. Made by [`Connection::connect`], or by
+/// [`Connection::from_client`] from a client that a service has anyway.
+#[derive(Clone)]
+pub struct Connection {
+    client: Client,
+    api_prefix: Arc<str>,
+    timeout: Duration,
+    /// `None` for a client of the service's own, whose events go elsewhere.
+    denials: Option<Arc<Denials>>,
+}
+
+impl Connection {
+    /// Uses a client that a service has already connected.
+    ///
+    /// Nothing is checked: not the server's version, not JetStream, not durability (ask
+    /// [`durability`](Self::durability)). The server reports refused permissions to the client's own event callback, so
+    /// here they look like requests that nobody answers: [`BackendError::Unknown`] after the
+    /// [timeout](Self::with_timeout) instead of [`BackendError::Denied`] at once.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cim_persistence::backend::nats::Connection;
+    /// let client = async_nats::connect("nats://127.0.0.1:4222").await?;
+    /// let connection = Connection::from_client(client);
+    /// # Ok(()) }
+    /// ```
+    pub fn from_client(client: Client) -> Self {
+        Self {
+            client,
+            api_prefix: api_prefix(&JetStreamLocation::Default),
+            timeout: DEFAULT_TIMEOUT,
+            denials: None,
+        }
+    }
+
+    /// Uses JetStream in another place.
+    ///
+    /// # Errors
+    /// [`ConfigError::Subject`] when the domain or the prefix cannot stand in a subject.
+    pub fn with_jetstream(self, location: JetStreamLocation) -> Result<Self, ConfigError> {
+        location.check()?;
+        Ok(Self { api_prefix: api_prefix(&location), ..self })
+    }
+
+    /// Lets a request take this long.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The prefix of JetStream's own subjects: `$JS.API`, or `$JS.<domain>.API`.
+    pub(crate) fn api_prefix(&self) -> &str {
+        &self.api_prefix
+    }
+
+    /// How long one request may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The largest message the server takes, in bytes with headers.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// What the server said when it refused this user to use `subject`, if it did lately.
+    ///
+    /// For what is sent without [`request`](Self::request) and stays unanswered for its timeout: then it was refused
+    /// and nothing was stored.
+    pub(crate) fn denied(&self, subject: &str) -> Option<String> {
+        self.denials.as_ref()?.within(self.timeout * 2, subject)
+    }
+
+    /// Sends one request and waits for its answer, at most [`timeout`](Self::timeout).
+    pub(crate) async fn request(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Message, BackendError> {
+        let mut request = Request::new().payload(payload).timeout(Some(self.timeout));
+        if let Some(headers) = headers {
+            request = request.headers(headers);
+        }
+        let since = Instant::now();
+        tokio::select! {
+            biased;
+            answer = self.client.send_request(subject.to_owned(), request) => {
+                answer.map_err(|error| request_failed(subject, error))
+            }
+            detail = self.refused(since, subject) => {
+                Err(BackendError::Denied { subject: subject.to_owned(), detail })
+            }
+        }
+    }
+
+    /// Waits until the server refuses `subject`; for ever when it does not or nobody would know.
+    async fn refused(&self, since: Instant, subject: &str) -> String {
+        match &self.denials {
+            Some(denials) => denials.refused(since, subject).await,
+            None => pending().await,
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("state", &self.client.connection_state())
+            .field("api_prefix", &self.api_prefix)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+fn api_prefix(location: &JetStreamLocation) -> Arc<str> {
+    match location {
+        JetStreamLocation::Default => "$JS.API".into(),
+        JetStreamLocation::Domain(domain) => format!("$JS.{domain}.API").into(),
+        JetStreamLocation::ApiPrefix(prefix) => prefix.as_str().into(),
+    }
+}
+
+fn request_failed(subject: &str, error: async_nats::client::RequestError) -> BackendError {
+    let detail = format!("request on {subject}: {error}");
+    match error.kind() {
+        RequestErrorKind::NoResponders => {
+            BackendError::Unavailable { detail, source: Some(Box::new(error)) }
+        }
+        RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+            BackendError::Invalid { detail }
+        }
+        _ => BackendError::Unknown { detail, source: Some(Box::new(error)) },
+    }
+}

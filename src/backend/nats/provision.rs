@@ -1,0 +1,146 @@
+//! Putting a topology on a server, and checking the one that is there. What exists is never changed.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::Connection;
+use crate::backend::{BackendError, StreamSettings, StreamSpec, Topology, TopologyError};
+
+const NOT_FOUND: u64 = 10059;
+/// The stream was made meanwhile, with other settings.
+const NAME_IN_USE: u64 = 10058;
+/// More than one replica on a server that is no cluster.
+const NOT_CLUSTERED: u64 = 10074;
+
+/// Creates what is missing of a topology and checks what exists, like [`verify`].
+///
+/// Never alters a stream. Safe to repeat, and to run in several processes at once. One round trip per stream that
+/// exists, two per stream that is made. Needs the right to publish to `STREAM.INFO` and `STREAM.CREATE` of the API.
+/// When it fails or its future is dropped, some streams may have been made; repeat it.
+///
+/// # Errors
+/// [`TopologyError`] for the first stream that cannot be used.
+pub async fn provision(connection: &Connection, topology: &Topology) -> Result<(), TopologyError> {
+    for spec in topology.streams() {
+        let settings = match info(connection, spec).await? {
+            Some(settings) => settings,
+            None => create(connection, spec).await?,
+        };
+        check(spec, &settings)?;
+    }
+    Ok(())
+}
+
+/// Checks that everything of a topology is there and set so that nothing can be lost. Changes nothing.
+///
+/// Needs only the right to publish to `STREAM.INFO` of the API. One round trip per stream.
+///
+/// # Errors
+/// [`TopologyError`] for the first stream that is missing or cannot be used.
+pub async fn verify(connection: &Connection, topology: &Topology) -> Result<(), TopologyError> {
+    for spec in topology.streams() {
+        match info(connection, spec).await? {
+            Some(settings) => check(spec, &settings)?,
+            None => return Err(TopologyError::Missing { stream: spec.name().to_owned() }),
+        }
+    }
+    Ok(())
+}
+
+fn check(spec: &StreamSpec, settings: &StreamSettings) -> Result<(), TopologyError> {
+    spec.check(settings)
+        .map_err(|settings| TopologyError::Mismatch { stream: spec.name().to_owned(), settings })
+}
+
+async fn info(
+    connection: &Connection,
+    spec: &StreamSpec,
+) -> Result<Option<StreamSettings>, TopologyError> {
+    match ask(connection, spec, "STREAM.INFO", Bytes::new()).await? {
+        Ok(settings) => Ok(Some(settings)),
+        Err(error) if error.err_code == NOT_FOUND => Ok(None),
+        Err(error) => Err(failed(spec, error.into_backend_error())),
+    }
+}
+
+async fn create(
+    connection: &Connection,
+    spec: &StreamSpec,
+) -> Result<StreamSettings, TopologyError> {
+    let wanted = serde_json::to_vec(spec.settings())
+        .expect("settings are strings, numbers and flags, which always become JSON");
+    match ask(connection, spec, "STREAM.CREATE", wanted.into()).await? {
+        Ok(settings) => {
+            tracing::info!(stream = spec.name(), "created the stream");
+            Ok(settings)
+        }
+        // Somebody else was faster: what is there now decides.
+        Err(error) if error.err_code == NAME_IN_USE => {
+            info(connection, spec).await?.ok_or_else(|| failed(spec, error.into_backend_error()))
+        }
+        Err(error) => Err(failed(spec, error.into_backend_error())),
+    }
+}
+
+async fn ask(
+    connection: &Connection,
+    spec: &StreamSpec,
+    verb: &str,
+    payload: Bytes,
+) -> Result<Result<StreamSettings, ApiError>, TopologyError> {
+    let subject = format!("{}.{verb}.{}", connection.api_prefix(), spec.name());
+    let answer = connection.request(&subject, None, payload).await.map_err(|e| failed(spec, e))?;
+    let corrupt = |detail| failed(spec, BackendError::Corrupt { detail });
+    let answer: Answer =
+        serde_json::from_slice(&answer.payload).map_err(|error| corrupt(error.to_string()))?;
+    match (answer.config, answer.error) {
+        (_, Some(error)) => Ok(Err(error)),
+        (Some(settings), None) => Ok(Ok(settings)),
+        (None, None) => Err(corrupt(format!("an answer on {subject} without settings"))),
+    }
+}
+
+fn failed(spec: &StreamSpec, error: BackendError) -> TopologyError {
+    let stream = spec.name().to_owned();
+    match error {
+        BackendError::Denied { subject, .. } => TopologyError::Denied { stream, subject },
+        source => TopologyError::Backend { stream, source },
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<ApiError>,
+    config: Option<StreamSettings>,
+}
+
+/// An error of the JetStream API.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiError {
+    code: u64,
+    #[serde(default)]
+    pub(super) err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.description, self.err_code)
+    }
+}
+
+impl ApiError {
+    pub(super) fn into_backend_error(self) -> BackendError {
+        let detail = self.to_string();
+        match self {
+            Self { err_code: NOT_CLUSTERED, .. } => BackendError::Unsupported {
+                detail: format!("{detail}; configure one replica or use a cluster"),
+            },
+            Self { code: 400..500, .. } => BackendError::Invalid { detail },
+            _ => BackendError::unavailable(detail),
+        }
+    }
+}

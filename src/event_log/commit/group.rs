@@ -1,0 +1,301 @@
+//! Storing a group of commits in one batch, and finding out for each of them what became of it.
+//!
+//! What proves something (section 4 of the design): an acknowledgement with a position; a refusal by a guard, unless
+//! the same commit may have been stored by an earlier try; the log itself, read through its leader. Nothing else does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Commit, CommitError, CommitPolicy, Job, Stored};
+use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
+use crate::event::{NonEmpty, names};
+use crate::event_log::EventLog;
+use crate::subject::Subject;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Commits that are tried in one batch, oldest first.
+pub(super) struct Group {
+    jobs: Vec<Job>,
+    /// Whether an earlier try may have been stored, or may still be.
+    unproven: bool,
+    begun: Instant,
+    pause: Duration,
+}
+
+/// What a try made of a group.
+enum Next {
+    Done,
+    Groups(Vec<Group>),
+}
+
+impl Group {
+    pub(super) fn new(jobs: Vec<Job>) -> Self {
+        Self { jobs, unproven: false, begun: Instant::now(), pause: FIRST_PAUSE }
+    }
+
+    /// Tries until every commit has its outcome, and says whether the first try stored them all.
+    pub(super) async fn store(self, log: &Arc<dyn EventLog>, policy: CommitPolicy) -> bool {
+        let mut groups = vec![self];
+        let mut first = true;
+        while let Some(group) = groups.pop() {
+            match group.attempt(log.as_ref(), policy).await {
+                Next::Done => {}
+                Next::Groups(more) => {
+                    first = false;
+                    groups.extend(more);
+                }
+            }
+        }
+        first
+    }
+
+    async fn attempt(self, log: &dyn EventLog, policy: CommitPolicy) -> Next {
+        match send(log, &self.jobs).await {
+            Ok(last) => self.stored(last),
+            Err(BackendError::Conflict { detail }) => self.refused(log, policy, detail).await,
+            Err(error @ (BackendError::Unknown { .. } | BackendError::Duplicate { .. })) => {
+                self.look(log, policy, error).await
+            }
+            Err(error @ BackendError::Unavailable { .. }) => self.later(policy, error).await,
+            Err(error) => self.broken(error),
+        }
+    }
+
+    /// The whole group was stored, its last message at `last`.
+    fn stored(self, last: Position) -> Next {
+        let messages: usize = self.jobs.iter().map(|job| job.commit.messages().len()).sum();
+        let mut first = last.get() + 1 - messages as u64;
+        for job in self.jobs {
+            let end = first + job.commit.messages().len() as u64;
+            job.answer(Ok(Stored { first: Position::new(first), last: Position::new(end - 1) }));
+            first = end;
+        }
+        Next::Done
+    }
+
+    /// A guard of the group did not hold.
+    async fn refused(mut self, log: &dyn EventLog, policy: CommitPolicy, detail: String) -> Next {
+        if self.unproven {
+            // The guard may have been broken by an earlier try of this very group.
+            return self.look(log, policy, BackendError::Conflict { detail }).await;
+        }
+        if let [_] = self.jobs.as_slice() {
+            return self.conflict_of_the_only();
+        }
+        let Ok(broken) = broken_guards(log, &self.jobs).await else { return self.halve() };
+        if broken.iter().all(Option::is_none) {
+            return self.halve();
+        }
+        let mut rest = Vec::new();
+        for (job, broken) in self.jobs.drain(..).zip(broken) {
+            match broken {
+                Some((subject, expected)) => {
+                    job.answer(Err(CommitError::Conflict { subject, expected }));
+                }
+                None => rest.push(job),
+            }
+        }
+        again(Group { jobs: rest, ..self })
+    }
+
+    fn conflict_of_the_only(self) -> Next {
+        for job in self.jobs {
+            let (subject, expected) = job.commit.anchor();
+            let (subject, expected) = (subject.clone(), expected);
+            job.answer(Err(CommitError::Conflict { subject, expected }));
+        }
+        Next::Done
+    }
+
+    /// No answer proved anything: reads what follows the first commit's guard. A batch is stored whole, so one
+    /// commit tells for all.
+    async fn look(mut self, log: &dyn EventLog, policy: CommitPolicy, why: BackendError) -> Next {
+        self.unproven = true;
+        metrics::counter!("cim_commits_resolved_total").increment(1);
+        match find(log, &self.jobs[0].commit).await {
+            Ok(Found::Ours(first)) => {
+                let messages: usize = self.jobs.iter().map(|job| job.commit.messages().len()).sum();
+                self.stored(Position::new(first.get() + messages as u64 - 1))
+            }
+            Ok(Found::Another) => {
+                // This guard is broken for good, so no try of the group was stored or ever will be.
+                let rest = self.jobs.split_off(1);
+                let alone = Group { jobs: self.jobs, unproven: false, ..self };
+                let _ = alone.conflict_of_the_only();
+                again(Group::new(rest))
+            }
+            Ok(Found::Nothing) => match why {
+                BackendError::Duplicate { .. } => self.duplicate(why),
+                why => self.later(policy, why).await,
+            },
+            Err(error) => self.later(policy, error).await,
+        }
+    }
+
+    /// The server knows a message id of the group, but not from the group's own subjects.
+    fn duplicate(self, why: BackendError) -> Next {
+        if self.jobs.len() > 1 {
+            return self.halve();
+        }
+        self.broken(why)
+    }
+
+    /// Waits and tries the identical group again, until patience is over.
+    async fn later(mut self, policy: CommitPolicy, why: BackendError) -> Next {
+        let waited = self.begun.elapsed();
+        if waited < policy.patience {
+            metrics::counter!("cim_commits_repeated_total").increment(1);
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            return again(self);
+        }
+        let unproven = self.unproven;
+        let mut why = Some(why);
+        for job in self.jobs {
+            let source =
+                why.take().unwrap_or_else(|| BackendError::unknown("as for the whole batch"));
+            job.answer(Err(match unproven {
+                true => CommitError::Unknown { waited, source },
+                false => CommitError::Refused(source),
+            }));
+        }
+        Next::Done
+    }
+
+    /// The backend refused for good. Where there are several commits, the one at fault is found by halving.
+    fn broken(mut self, error: BackendError) -> Next {
+        if self.jobs.len() > 1 {
+            return self.halve();
+        }
+        if let Some(job) = self.jobs.pop() {
+            job.answer(Err(CommitError::Refused(error)));
+        }
+        Next::Done
+    }
+
+    fn halve(mut self) -> Next {
+        let second = self.jobs.split_off(self.jobs.len() / 2);
+        let second = Group { jobs: second, ..Group::like(&self) };
+        Next::Groups(vec![second, self])
+    }
+
+    fn like(other: &Self) -> Self {
+        Self { jobs: Vec::new(), unproven: other.unproven, begun: other.begun, pause: other.pause }
+    }
+}
+
+fn again(group: Group) -> Next {
+    match group.jobs.is_empty() {
+        true => Next::Done,
+        false => Next::Groups(vec![group]),
+    }
+}
+
+/// Stores one commit by a message of its own, in the caller's task.
+pub(super) async fn store_alone(
+    log: &Arc<dyn EventLog>,
+    policy: CommitPolicy,
+    commit: Commit,
+) -> Result<Stored, CommitError> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let job = Job { commit, since: Instant::now(), reply };
+    Group::new(vec![job]).store(log, policy).await;
+    answer.await.unwrap_or(Err(CommitError::Closed))
+}
+
+async fn send(log: &dyn EventLog, jobs: &[Job]) -> Result<Position, BackendError> {
+    let messages: Vec<NewMessage> =
+        jobs.iter().flat_map(|job| job.commit.messages()).cloned().collect();
+    let messages = NonEmpty::from_vec(messages).expect("a group has a job, a job has a message");
+    match messages.len().get() {
+        1 => log.publish(messages.into_vec().swap_remove(0)).await,
+        _ => log.publish_batch(messages).await,
+    }
+}
+
+/// For each job the guard that is certainly broken, by one read of all subjects.
+async fn broken_guards(
+    log: &dyn EventLog,
+    jobs: &[Job],
+) -> Result<Vec<Option<(Subject, Position)>>, BackendError> {
+    let subjects: Vec<Subject> = jobs
+        .iter()
+        .flat_map(|job| guards(&job.commit))
+        .map(|(subject, _)| subject.clone())
+        .collect();
+    let mut last = std::collections::HashMap::new();
+    for chunk in subjects.chunks(1000) {
+        for message in log.lasts(chunk).await? {
+            last.insert(message.subject, message.position);
+        }
+    }
+    let mut broken = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let mut found = None;
+        for (subject, expected) in guards(&job.commit) {
+            let seen = last.get(subject).copied().unwrap_or(Position::START);
+            if is_broken(log, subject, expected, seen).await? {
+                found = Some((subject.clone(), expected));
+                break;
+            }
+        }
+        broken.push(found);
+    }
+    Ok(broken)
+}
+
+/// A position only grows: one beyond the guard breaks it for good. One before it may be a replica that is behind.
+async fn is_broken(
+    log: &dyn EventLog,
+    subject: &Subject,
+    expected: Position,
+    seen: Position,
+) -> Result<bool, BackendError> {
+    if seen >= expected {
+        return Ok(seen > expected);
+    }
+    let last = log.last(subject, ReadFrom::Leader).await?;
+    Ok(last.map_or(Position::START, |message| message.position) != expected)
+}
+
+fn guards(commit: &Commit) -> impl Iterator<Item = (&Subject, Position)> {
+    commit.messages().iter().filter_map(|message| match &message.guard {
+        Guard::Free => None,
+        Guard::Last(position) => Some((&message.subject, *position)),
+        Guard::LastOf(subject, position) => Some((subject, *position)),
+    })
+}
+
+enum Found {
+    /// The commit is stored, its first message at this position.
+    Ours(Position),
+    /// Another message took the place: the commit is not stored and never will be.
+    Another,
+    /// The place is free: the commit is not stored yet.
+    Nothing,
+}
+
+async fn find(log: &dyn EventLog, commit: &Commit) -> Result<Found, BackendError> {
+    let (subject, expected) = commit.anchor();
+    let ours = &commit.messages()[0];
+    Ok(match log.first_after(subject, expected).await? {
+        None => Found::Nothing,
+        Some(found)
+            if found.payload == ours.payload
+                && found.headers.get(names::MSG_ID) == ours.headers.get(names::MSG_ID) =>
+        {
+            Found::Ours(found.position)
+        }
+        Some(_) => Found::Another,
+    })
+}
+
+impl Job {
+    fn answer(self, result: Result<Stored, CommitError>) {
+        metrics::histogram!("cim_commit_wait_seconds").record(self.since.elapsed().as_secs_f64());
+        // Nobody listens when the caller's future was dropped; the outcome stands all the same.
+        let _ = self.reply.send(result);
+    }
+}

@@ -1,0 +1,104 @@
+//! The event log: one context's stream of messages, appended atomically, read in order.
+//!
+//! The seam is [`EventLog`]; its adapters stand beside it. Group commit and the resolution of unknown outcomes
+//! are built on the seam, not in the adapters. What the bytes mean is the business of [`ipld`](crate::ipld).
+
+pub(crate) mod nats;
+mod commit;
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use crate::clock::Timestamp;
+use crate::event::NonEmpty;
+use crate::subject::Subject;
+
+pub use commit::{Commit, CommitError, CommitPolicy, Committer, Stored};
+pub use nats::NatsLog;
+
+/// How much one write may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// The largest message with its headers, in bytes.
+    pub max_message_bytes: usize,
+    /// The most messages of one atomic batch.
+    pub max_batch_messages: usize,
+}
+
+/// What a log says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogStatus {
+    /// The position of the last message, `START` when there never was one.
+    pub last: Position,
+    /// How many messages it holds.
+    pub messages: u64,
+    /// When it was created. Another log under the same name has another time.
+    pub created: Timestamp,
+}
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogQuery {
+    /// A literal subject or a pattern; `None` reads everything.
+    pub filter: Option<String>,
+    /// Read what is stored after this position.
+    pub after: Position,
+}
+
+/// One context's stream, as bytes.
+///
+/// An implementation promises:
+/// - a message is stored only if its guard holds at that moment, checked by whoever orders the writes;
+/// - a batch is stored whole, at consecutive positions, or not at all;
+/// - positions grow; what is stored never changes and never vanishes;
+/// - [`BackendError::Conflict`], `Invalid`, `TooLarge`, `TooMany`, `Denied`, `NotFound` and `Unavailable` mean that
+///   nothing was stored and nothing will be; `Duplicate` and `Unknown` prove nothing.
+///
+/// Futures may be dropped: a write is then stored whole or not at all.
+pub trait EventLog: fmt::Debug + Send + Sync {
+    /// How much one write may hold. No I/O.
+    fn limits(&self) -> LogLimits;
+
+    /// Stores one message and returns its position. One round trip.
+    fn publish(&self, message: NewMessage) -> BoxFuture<'_, Result<Position, BackendError>>;
+
+    /// Stores all messages or none and returns the position of the last. One round trip.
+    ///
+    /// At most one guard per subject: on the first message of a subject, if at all.
+    fn publish_batch(
+        &self,
+        messages: NonEmpty<NewMessage>,
+    ) -> BoxFuture<'_, Result<Position, BackendError>>;
+
+    /// The last message on a subject. One round trip.
+    fn last<'a>(
+        &'a self,
+        subject: &'a Subject,
+        from: ReadFrom,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>>;
+
+    /// The first message on a subject after a position, as the leader sees it. One round trip.
+    fn first_after<'a>(
+        &'a self,
+        subject: &'a Subject,
+        after: Position,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>>;
+
+    /// The last message of each subject that has one, in order of position; at most 1000 subjects. One round trip.
+    fn lasts<'a>(
+        &'a self,
+        subjects: &'a [Subject],
+    ) -> BoxFuture<'a, Result<Vec<StoredMessage>, BackendError>>;
+
+    /// Everything stored so far that the query names, in order of position.
+    ///
+    /// Ends where the log ended when the reader got there. Memory is bounded whatever the length. Dropping the stream
+    /// ends the read and leaves nothing on the server.
+    fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>>;
+
+    /// What the log says of itself, through the leader. One round trip.
+    fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>>;
+}

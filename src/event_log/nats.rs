@@ -1,0 +1,206 @@
+//! The event log on a JetStream stream.
+//!
+//! How a message is put on the wire and read back is in [`wire`]; this file says which requests are made.
+
+mod read;
+mod wire;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use serde_json::json;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{EventLog, LogLimits, LogQuery, LogStatus};
+use crate::backend::nats::Connection;
+use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use crate::event::NonEmpty;
+use crate::subject::Subject;
+
+/// The most messages of one atomic batch (`js_ack_max_batch` of the server, 1000 by default).
+const MAX_BATCH_MESSAGES: usize = 1000;
+
+/// A JetStream stream as an [`EventLog`]. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct NatsLog {
+    connection: Connection,
+    stream: Arc<str>,
+}
+
+impl NatsLog {
+    /// The log in an existing stream. One round trip, to see that it is there.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`] when there is no such stream, and what else can happen to a request.
+    pub async fn open(connection: &Connection, stream: &str) -> Result<Self, BackendError> {
+        let log = Self { connection: connection.clone(), stream: stream.into() };
+        log.info(None).await?;
+        Ok(log)
+    }
+
+    /// The log in a stream that is known to exist. No round trip.
+    pub(crate) fn attach(connection: &Connection, stream: &str) -> Self {
+        Self { connection: connection.clone(), stream: stream.into() }
+    }
+
+    /// The stream's own description; with a filter also its subjects and how many messages each has.
+    pub(crate) async fn info(
+        &self,
+        subjects: Option<(&str, usize)>,
+    ) -> Result<wire::Info, BackendError> {
+        let payload = match subjects {
+            Some((filter, offset)) => json!({ "subjects_filter": filter, "offset": offset }),
+            None => json!({}),
+        };
+        self.api("STREAM.INFO", payload).await
+    }
+
+    async fn api<T: serde::de::DeserializeOwned>(
+        &self,
+        verb: &str,
+        payload: serde_json::Value,
+    ) -> Result<T, BackendError> {
+        let subject = format!("{}.{verb}.{}", self.connection.api_prefix(), self.stream);
+        let payload = Bytes::from(payload.to_string());
+        let answer = self.connection.request(&subject, None, payload).await?;
+        wire::api_answer(&self.stream, &answer.payload)
+    }
+
+    fn direct_subject(&self) -> String {
+        format!("{}.DIRECT.GET.{}", self.connection.api_prefix(), self.stream)
+    }
+
+    async fn get_direct(&self, subject: &Subject) -> Result<Option<StoredMessage>, BackendError> {
+        let request = format!("{}.{subject}", self.direct_subject());
+        let answer = self.connection.request(&request, None, Bytes::new()).await?;
+        wire::direct_answer(answer)
+    }
+
+    async fn get_leader(
+        &self,
+        request: serde_json::Value,
+    ) -> Result<Option<StoredMessage>, BackendError> {
+        match self.api::<wire::LeaderAnswer>("STREAM.MSG.GET", request).await {
+            Ok(answer) => answer.message.into_stored().map(Some),
+            Err(BackendError::NotFound { what }) if what == wire::NO_MESSAGE => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn publish_one(&self, message: NewMessage) -> Result<Position, BackendError> {
+        let limit = self.connection.max_payload();
+        let message = wire::Outgoing::single(message, limit)?;
+        let answer = self
+            .connection
+            .request(message.subject.as_str(), Some(message.headers), message.payload)
+            .await
+            .map_err(wire::unproven)?;
+        wire::ack(&self.stream, &answer.payload)
+    }
+
+    async fn publish_all(&self, messages: NonEmpty<NewMessage>) -> Result<Position, BackendError> {
+        let actual = messages.len().get();
+        if actual > MAX_BATCH_MESSAGES {
+            return Err(BackendError::TooMany { actual, limit: MAX_BATCH_MESSAGES });
+        }
+        let limit = self.connection.max_payload();
+        let batch = Uuid::now_v7().simple().to_string();
+        let mut outgoing = messages
+            .into_iter()
+            .zip(1..)
+            .map(|(message, place)| {
+                wire::Outgoing::of_batch(message, &batch, place, place == actual, limit)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let last = outgoing.pop().expect("a NonEmpty has a last element");
+        self.send_batch(outgoing, last).await
+    }
+
+    async fn send_batch(
+        &self,
+        messages: Vec<wire::Outgoing>,
+        last: wire::Outgoing,
+    ) -> Result<Position, BackendError> {
+        let client = self.connection.client();
+        let sending = async {
+            for message in messages {
+                client
+                    .publish_with_headers(message.subject, message.headers, message.payload)
+                    .await
+                    .map_err(|e| BackendError::unknown(format!("sending a batch: {e}")))?;
+            }
+            Ok::<_, BackendError>(())
+        };
+        // The channel to the connection is full while there is none; nobody waits for it without bound.
+        timeout(self.connection.timeout(), sending).await.unwrap_or_else(|_| {
+            Err(BackendError::unknown("sending a batch took longer than the request timeout"))
+        })?;
+        let answer = self
+            .connection
+            .request(last.subject.as_str(), Some(last.headers), last.payload)
+            .await
+            .map_err(wire::unproven)?;
+        wire::ack(&self.stream, &answer.payload)
+    }
+}
+
+impl EventLog for NatsLog {
+    fn limits(&self) -> LogLimits {
+        LogLimits {
+            max_message_bytes: self.connection.max_payload(),
+            max_batch_messages: MAX_BATCH_MESSAGES,
+        }
+    }
+
+    fn publish(&self, message: NewMessage) -> BoxFuture<'_, Result<Position, BackendError>> {
+        self.publish_one(message).boxed()
+    }
+
+    fn publish_batch(
+        &self,
+        messages: NonEmpty<NewMessage>,
+    ) -> BoxFuture<'_, Result<Position, BackendError>> {
+        self.publish_all(messages).boxed()
+    }
+
+    fn last<'a>(
+        &'a self,
+        subject: &'a Subject,
+        from: ReadFrom,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        match from {
+            ReadFrom::Nearest => self.get_direct(subject).boxed(),
+            ReadFrom::Leader => {
+                self.get_leader(json!({ "last_by_subj": subject.as_str() })).boxed()
+            }
+        }
+    }
+
+    fn first_after<'a>(
+        &'a self,
+        subject: &'a Subject,
+        after: Position,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        let request = json!({ "seq": after.get() + 1, "next_by_subj": subject.as_str() });
+        self.get_leader(request).boxed()
+    }
+
+    fn lasts<'a>(
+        &'a self,
+        subjects: &'a [Subject],
+    ) -> BoxFuture<'a, Result<Vec<StoredMessage>, BackendError>> {
+        read::lasts(self, subjects).boxed()
+    }
+
+    fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>> {
+        Box::pin(read::read(self.clone(), query))
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>> {
+        async move { self.info(None).await?.status() }.boxed()
+    }
+}

@@ -1,0 +1,194 @@
+//! Reading many messages by batched direct gets.
+//!
+//! One request is answered by up to a thousand messages and a closing status message. What belongs to which request
+//! is told by the last token of the reply subject, so that a late answer to a request that was given up is dropped.
+
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{NatsLog, wire};
+use crate::backend::{BackendError, Position, StoredMessage};
+use crate::event_log::LogQuery;
+use crate::subject::Subject;
+
+/// How many messages and bytes one request asks for: what bounds the memory of a read.
+const CHUNK_MESSAGES: usize = 1000;
+const CHUNK_BYTES: usize = 8 * 1024 * 1024;
+
+/// The first request asks for less: a reader that finds it needs something else has not caused much work.
+const FIRST_CHUNK_MESSAGES: usize = 128;
+
+/// How often a chunk is asked for again when its answer stays out.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One subscription that several requests, one after the other, are answered on.
+struct Channel {
+    log: NatsLog,
+    inbox: String,
+    answers: Subscriber,
+    request: u64,
+}
+
+enum Piece {
+    Message(Box<StoredMessage>),
+    /// The answer is complete; so many messages are left.
+    End {
+        pending: u64,
+    },
+}
+
+impl Channel {
+    async fn open(log: NatsLog) -> Result<Self, BackendError> {
+        let client = log.connection.client();
+        let inbox = client.new_inbox();
+        let answers = client
+            .subscribe(format!("{inbox}.*"))
+            .await
+            .map_err(|e| BackendError::unavailable(format!("subscribing for a read: {e}")))?;
+        Ok(Self { log, inbox, answers, request: 0 })
+    }
+
+    async fn ask(&mut self, request: &serde_json::Value) -> Result<(), BackendError> {
+        self.request += 1;
+        let reply = format!("{}.{}", self.inbox, self.request);
+        let payload = Bytes::from(request.to_string());
+        let client = self.log.connection.client();
+        let sending = client.publish_with_reply(self.log.direct_subject(), reply, payload);
+        match timeout(self.log.connection.timeout(), sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(BackendError::unavailable(format!("sending a read: {e}"))),
+            Err(_) => Err(BackendError::unavailable("sending a read: no connection")),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Piece, BackendError> {
+        loop {
+            let message = match timeout(self.log.connection.timeout(), self.answers.next()).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Err(BackendError::unavailable("the connection was closed")),
+                Err(_) => return Err(BackendError::unavailable("no answer to a read")),
+            };
+            let current = message.subject.rsplit('.').next().and_then(|n| n.parse().ok());
+            if current == Some(self.request) {
+                return piece(message);
+            }
+        }
+    }
+}
+
+fn piece(message: Message) -> Result<Piece, BackendError> {
+    match message.status.map(|status| status.as_u16()) {
+        None => Ok(Piece::Message(Box::new(wire::stored(message)?))),
+        Some(204) => Ok(Piece::End { pending: pending(&message) }),
+        Some(404) => Ok(Piece::End { pending: 0 }),
+        Some(code) => Err(wire::direct_refused(code, &message)),
+    }
+}
+
+fn pending(message: &Message) -> u64 {
+    let headers = message.headers.as_ref();
+    let text = headers.and_then(|headers| headers.get("Nats-Num-Pending"));
+    text.and_then(|text| text.as_str().parse().ok()).unwrap_or(0)
+}
+
+struct Reading {
+    channel: Channel,
+    filter: Option<String>,
+    after: Position,
+    asked: bool,
+    failures: u32,
+}
+
+/// Reads chunk after chunk until nothing is left.
+pub(super) fn read(
+    log: NatsLog,
+    query: LogQuery,
+) -> impl Stream<Item = Result<StoredMessage, BackendError>> + Send + 'static {
+    let opening = async move {
+        match Channel::open(log).await {
+            Ok(channel) => {
+                let LogQuery { filter, after } = query;
+                let reading = Reading { channel, filter, after, asked: false, failures: 0 };
+                reading.run().left_stream()
+            }
+            Err(error) => futures::stream::iter([Err(error)]).right_stream(),
+        }
+    };
+    futures::stream::once(opening).flatten()
+}
+
+impl Reading {
+    fn run(self) -> impl Stream<Item = Result<StoredMessage, BackendError>> + Send {
+        futures::stream::unfold(Some(self), |reading| async move {
+            let mut reading = reading?;
+            match reading.advance().await {
+                Ok(Some(message)) => Some((Ok(message), Some(reading))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    /// The next message, through as many requests and failures as that takes.
+    async fn advance(&mut self) -> Result<Option<StoredMessage>, BackendError> {
+        loop {
+            match self.step().await {
+                Ok(Piece::Message(message)) => {
+                    self.after = message.position;
+                    self.failures = 0;
+                    return Ok(Some(*message));
+                }
+                Ok(Piece::End { pending: 0 }) => return Ok(None),
+                Ok(Piece::End { .. }) => self.asked = false,
+                Err(error) if error.is_transient() && self.failures < ATTEMPTS => {
+                    self.asked = false;
+                    self.failures += 1;
+                    tokio::time::sleep(PAUSE * self.failures).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Piece, BackendError> {
+        if !self.asked {
+            let mut request = json!({
+                "seq": self.after.get() + 1,
+                "batch": if self.channel.request == 0 { FIRST_CHUNK_MESSAGES } else { CHUNK_MESSAGES },
+                "max_bytes": CHUNK_BYTES,
+            });
+            if let Some(filter) = &self.filter {
+                request["next_by_subj"] = json!(filter);
+            }
+            self.channel.ask(&request).await?;
+            self.asked = true;
+        }
+        self.channel.next().await
+    }
+}
+
+/// The last message of each subject, by one request.
+pub(super) async fn lasts(
+    log: &NatsLog,
+    subjects: &[Subject],
+) -> Result<Vec<StoredMessage>, BackendError> {
+    if subjects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = subjects.iter().map(Subject::as_str).collect();
+    let mut channel = Channel::open(log.clone()).await?;
+    channel.ask(&json!({ "multi_last": names, "batch": names.len() })).await?;
+    let mut found = Vec::with_capacity(names.len());
+    loop {
+        match channel.next().await? {
+            Piece::Message(message) => found.push(*message),
+            Piece::End { .. } => return Ok(found),
+        }
+    }
+}

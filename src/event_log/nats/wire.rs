@@ -1,0 +1,322 @@
+//! Messages and answers as JetStream has them on the wire.
+
+use std::borrow::Cow;
+
+use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::backend::{BackendError, Guard, NewMessage, Position, StoredMessage};
+use crate::clock::Timestamp;
+use crate::event::{Headers, names};
+use crate::event_log::LogStatus;
+use crate::subject::Subject;
+
+const EXPECTED: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence");
+const EXPECTED_OF: HeaderName =
+    HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
+const BATCH_ID: HeaderName = HeaderName::from_static("Nats-Batch-Id");
+const BATCH_SEQUENCE: HeaderName = HeaderName::from_static("Nats-Batch-Sequence");
+const BATCH_COMMIT: HeaderName = HeaderName::from_static("Nats-Batch-Commit");
+const SUBJECT: HeaderName = HeaderName::from_static("Nats-Subject");
+const SEQUENCE: HeaderName = HeaderName::from_static("Nats-Sequence");
+const TIME: HeaderName = HeaderName::from_static("Nats-Time-Stamp");
+
+/// What [`api_answer`] calls a message that is not there.
+pub(super) const NO_MESSAGE: &str = "the message";
+
+/// A message ready to be sent.
+pub(super) struct Outgoing {
+    pub(super) subject: async_nats::Subject,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Bytes,
+}
+
+impl Outgoing {
+    pub(super) fn single(message: NewMessage, limit: usize) -> Result<Self, BackendError> {
+        let mut headers = header_map(&message.headers)?;
+        guard_headers(&message.guard, &mut headers);
+        Self::checked(message, headers, limit)
+    }
+
+    pub(super) fn of_batch(
+        message: NewMessage,
+        batch: &str,
+        place: usize,
+        commit: bool,
+        limit: usize,
+    ) -> Result<Self, BackendError> {
+        let mut headers = header_map(&message.headers)?;
+        guard_headers(&message.guard, &mut headers);
+        headers.insert(BATCH_ID, batch);
+        headers.insert(BATCH_SEQUENCE, HeaderValue::from(place));
+        if commit {
+            headers.insert(BATCH_COMMIT, "1");
+        }
+        Self::checked(message, headers, limit)
+    }
+
+    fn checked(
+        message: NewMessage,
+        headers: HeaderMap,
+        limit: usize,
+    ) -> Result<Self, BackendError> {
+        let actual = wire_bytes(&headers) + message.payload.len();
+        if actual > limit {
+            return Err(BackendError::TooLarge { subject: message.subject, actual, limit });
+        }
+        Ok(Self {
+            subject: async_nats::Subject::from(message.subject.as_str()),
+            headers,
+            payload: message.payload,
+        })
+    }
+}
+
+fn header_map(headers: &Headers) -> Result<HeaderMap, BackendError> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.entries() {
+        let invalid = |e: &dyn std::fmt::Display| BackendError::Invalid {
+            detail: format!("header {name}: {e}"),
+        };
+        let key = match name {
+            Cow::Borrowed(name) => HeaderName::from_static(name),
+            Cow::Owned(name) => HeaderName::try_from(name.as_str()).map_err(|e| invalid(&e))?,
+        };
+        // `insert` panics on a line break in a value, parsing it does not.
+        let value: HeaderValue = value.parse().map_err(|e| invalid(&e))?;
+        map.insert(key, value);
+    }
+    Ok(map)
+}
+
+fn guard_headers(guard: &Guard, headers: &mut HeaderMap) {
+    match guard {
+        Guard::Free => {}
+        Guard::Last(position) => headers.insert(EXPECTED, HeaderValue::from(position.get())),
+        Guard::LastOf(subject, position) => {
+            headers.insert(EXPECTED, HeaderValue::from(position.get()));
+            headers.insert(EXPECTED_OF, subject.as_str());
+        }
+    }
+}
+
+/// How long the headers are on the wire: the version line, a line for each value, an empty line.
+fn wire_bytes(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values.iter().map(move |value| name.len() + value.as_str().len() + 4)
+    });
+    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    code: u16,
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    error: Option<&'a serde_json::value::RawValue>,
+    seq: Option<u64>,
+    #[serde(default)]
+    duplicate: bool,
+}
+
+/// Reads the answer to a publish.
+pub(super) fn ack(stream: &str, payload: &[u8]) -> Result<Position, BackendError> {
+    let answer: Answer<'_> = parse(payload)?;
+    if let Some(error) = answer.error {
+        return Err(write_refused(stream, &parse(error.get().as_bytes())?));
+    }
+    if answer.duplicate {
+        return Err(BackendError::Duplicate { stream: stream.to_owned() });
+    }
+    match answer.seq {
+        Some(sequence) => Ok(Position::new(sequence)),
+        None => Err(BackendError::Corrupt { detail: "an acknowledgement without sequence".into() }),
+    }
+}
+
+/// What a refused write means. What is not known to be refused counts as unproven.
+fn write_refused(stream: &str, error: &ApiError) -> BackendError {
+    let detail = format!("{} ({}) from stream {stream}", error.description, error.err_code);
+    match error.err_code {
+        10071 | 10164 => BackendError::Conflict { detail },
+        10201 => BackendError::Duplicate { stream: stream.to_owned() },
+        // Too many batches are open: the batch was never begun.
+        10210 => BackendError::Unavailable { detail, source: None },
+        10174 => BackendError::Unsupported {
+            detail: format!("{detail}; the stream needs allow_atomic = true"),
+        },
+        10158 | 10176 => BackendError::unknown(detail),
+        10059 => BackendError::NotFound { what: format!("stream {stream}") },
+        _ if error.code == 400 => BackendError::Invalid { detail },
+        _ => BackendError::unknown(detail),
+    }
+}
+
+/// A write that got no answer is not proven to have failed, whatever the reason.
+pub(super) fn unproven(error: BackendError) -> BackendError {
+    match error {
+        BackendError::Unavailable { detail, source } => BackendError::Unknown { detail, source },
+        other => other,
+    }
+}
+
+/// Reads the answer to a request of the JetStream API.
+pub(super) fn api_answer<T: serde::de::DeserializeOwned>(
+    stream: &str,
+    payload: &[u8],
+) -> Result<T, BackendError> {
+    let answer: Answer<'_> = parse(payload)?;
+    let Some(error) = answer.error else { return parse(payload) };
+    let error: ApiError = parse(error.get().as_bytes())?;
+    let detail = format!("{} ({}) from stream {stream}", error.description, error.err_code);
+    Err(match (error.err_code, error.code) {
+        (10037, _) => BackendError::NotFound { what: NO_MESSAGE.to_owned() },
+        (10059, _) => BackendError::NotFound { what: format!("stream {stream}") },
+        (_, 400..500) => BackendError::Invalid { detail },
+        _ => BackendError::unavailable(detail),
+    })
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Info {
+    created: String,
+    /// How many subjects match the filter, where one was given.
+    #[serde(default)]
+    pub(crate) total: usize,
+    pub(crate) state: InfoState,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct InfoState {
+    messages: u64,
+    last_seq: u64,
+    #[serde(default)]
+    pub(crate) subjects: std::collections::BTreeMap<String, u64>,
+}
+
+impl Info {
+    pub(super) fn status(&self) -> Result<LogStatus, BackendError> {
+        Ok(LogStatus {
+            last: Position::new(self.state.last_seq),
+            messages: self.state.messages,
+            created: timestamp(&self.created)?,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct LeaderAnswer {
+    pub(super) message: LeaderMessage,
+}
+
+#[derive(Deserialize)]
+pub(super) struct LeaderMessage {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+impl LeaderMessage {
+    pub(super) fn into_stored(self) -> Result<StoredMessage, BackendError> {
+        let decode = |text: &str| BASE64.decode(text).map_err(corrupt);
+        let lines = String::from_utf8(decode(&self.hdrs)?).map_err(corrupt)?;
+        let headers = lines.lines().skip(1).filter_map(|line| line.split_once(':'));
+        Ok(StoredMessage {
+            subject: Subject::trusted(self.subject),
+            position: Position::new(self.seq),
+            time: timestamp(&self.time)?,
+            headers: headers
+                .filter(|(name, _)| !is_protocol(name))
+                .map(|(name, value)| (name_of(name), value.trim().to_owned()))
+                .collect(),
+            payload: decode(&self.data)?.into(),
+        })
+    }
+}
+
+/// Reads the answer to a direct get of one message.
+pub(super) fn direct_answer(
+    message: async_nats::Message,
+) -> Result<Option<StoredMessage>, BackendError> {
+    match message.status.map(|status| status.as_u16()) {
+        None => stored(message).map(Some),
+        Some(404) => Ok(None),
+        Some(code) => Err(direct_refused(code, &message)),
+    }
+}
+
+pub(super) fn direct_refused(code: u16, message: &async_nats::Message) -> BackendError {
+    let detail = format!("direct get: {code} {}", message.description.as_deref().unwrap_or(""));
+    match code {
+        408 | 413 | 400 => BackendError::Invalid { detail },
+        _ => BackendError::unavailable(detail),
+    }
+}
+
+/// Reads a message as a direct get delivers it.
+pub(super) fn stored(message: async_nats::Message) -> Result<StoredMessage, BackendError> {
+    let missing = || BackendError::Corrupt { detail: "a direct get without its headers".into() };
+    let map = message.headers.ok_or_else(missing)?;
+    let text = |name: HeaderName| map.get(name).map(HeaderValue::as_str).ok_or_else(missing);
+    let sequence: u64 = text(SEQUENCE)?.parse().map_err(corrupt)?;
+    Ok(StoredMessage {
+        subject: Subject::trusted(text(SUBJECT)?),
+        position: Position::new(sequence),
+        time: timestamp(text(TIME)?)?,
+        headers: neutral_headers(&map),
+        payload: message.payload,
+    })
+}
+
+fn neutral_headers(map: &HeaderMap) -> Headers {
+    map.iter()
+        .filter_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            let value = values.first()?;
+            (!is_protocol(name)).then(|| (name_of(name), value.as_str().to_owned()))
+        })
+        .collect()
+}
+
+/// Headers that say how a message travelled, not what it is.
+fn is_protocol(name: &str) -> bool {
+    name.starts_with("Nats-") && name != names::MSG_ID
+}
+
+fn name_of(name: &str) -> Cow<'static, str> {
+    match names::ALL.into_iter().find(|known| *known == name) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(name.to_owned()),
+    }
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, BackendError> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(corrupt)?;
+    let micros = time.unix_timestamp_nanos() / 1000;
+    Ok(Timestamp::from_micros(u64::try_from(micros).unwrap_or(0)))
+}
+
+fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, BackendError> {
+    serde_json::from_slice(payload).map_err(corrupt)
+}
+
+fn corrupt(error: impl std::fmt::Display) -> BackendError {
+    BackendError::Corrupt { detail: error.to_string() }
+}

@@ -1,0 +1,517 @@
+//! Loading: from the cache, kept state or a snapshot, and always compared with the events.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::{self, OptionFuture};
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use super::loaded::{Cached, Loaded};
+use super::record;
+use super::{Aggregate, AggregateMetadata, Freshness, LoadOptions, Repository, RepositoryError};
+use crate::backend::{BackendError, Position, ReadFrom};
+use crate::clock::Timestamp;
+use crate::ipld::ChainVerifier;
+use crate::store::{Head, IntegrityError, StoreError, StoredEvent};
+use crate::subject::{AggregateId, Identity};
+
+/// How often a replica that is behind is asked again, and how long is waited in between.
+const CATCH_UP_ATTEMPTS: u32 = 20;
+const CATCH_UP_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// State that lags so many events behind when it is loaded is offered for writing again.
+const STALE_STATE: u64 = 16;
+
+/// What a load may use and how far it may go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) freshness: Freshness,
+    pub(super) use_snapshot: bool,
+    pub(super) max_events: Option<usize>,
+}
+
+impl Rules {
+    pub(super) fn of(freshness: Freshness) -> Self {
+        Self { freshness, use_snapshot: true, max_events: None }
+    }
+}
+
+impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
+    /// Loads an aggregate: its newest state, or its state at a version or a time.
+    ///
+    /// The newest state takes one round trip when it is cached or kept, and one more when events followed it. An older
+    /// state is replayed from the nearest snapshot before it.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotFound`] when it has no events, was deleted, or did not exist yet at that time;
+    /// [`RepositoryError::NoSuchVersion`], [`RepositoryError::TooManyEvents`]; [`RepositoryError::Store`] when the
+    /// store fails or what it holds cannot be trusted.
+    #[tracing::instrument(level = "debug", skip_all, fields(
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version))]
+    pub async fn load(
+        &self,
+        id: &A::Id,
+        options: LoadOptions,
+    ) -> Result<(A, AggregateMetadata), RepositoryError> {
+        let begun = Instant::now();
+        let result = self.load_as(id, options).await;
+        let outcome = if result.is_ok() { "ok" } else { "error" };
+        metrics::counter!("cim_loads_total", "outcome" => outcome).increment(1);
+        metrics::histogram!("cim_load_seconds").record(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn load_as(
+        &self,
+        id: &A::Id,
+        options: LoadOptions,
+    ) -> Result<(A, AggregateMetadata), RepositoryError> {
+        let key = id.to_aggregate_id()?;
+        tracing::Span::current().record("id", key.as_str());
+        let rules = Rules {
+            freshness: options.freshness,
+            use_snapshot: options.use_snapshot,
+            max_events: options.max_events,
+        };
+        let newest = options.version.is_none() && options.as_of.is_none();
+        let mut events = Vec::new();
+        let loaded = match (newest, options.include_events) {
+            (true, false) => self.current(id, &key, rules).await?,
+            (_, include) => {
+                let keep = include.then_some(&mut events);
+                Arc::new(self.past(id, &key, options.version, options.as_of, rules, keep).await?)
+            }
+        };
+        if !loaded.exists() {
+            return Err(self.not_found(&key, &loaded));
+        }
+        tracing::Span::current().record("version", loaded.head.version);
+        let mut metadata = self.describe(&key, &loaded)?;
+        metadata.events = events;
+        Ok((Arc::unwrap_or_clone(loaded).state, metadata))
+    }
+
+    /// The state at a version, as [`load`](Self::load) with [`LoadOptions::version`].
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn get_at_version(
+        &self,
+        id: &A::Id,
+        version: u64,
+    ) -> Result<(A, AggregateMetadata), RepositoryError> {
+        self.load(id, LoadOptions { version: Some(version), ..LoadOptions::default() }).await
+    }
+
+    /// Whether the aggregate has events and was not deleted. One round trip to the leader.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Store`].
+    pub async fn exists(&self, id: &A::Id) -> Result<bool, RepositoryError> {
+        let key = id.to_aggregate_id()?;
+        let last = self.context.last_event(&self.aggregate, &key, ReadFrom::Leader).await?;
+        Ok(last.is_some_and(|event| !event.is_tombstone()))
+    }
+
+    /// The events from version `from` to version `to`, both inclusive, oldest first; also those of a deleted
+    /// aggregate. The whole history is read and its chain verified.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotFound`] when there never were events; [`RepositoryError::Store`].
+    pub async fn get_history(
+        &self,
+        id: &A::Id,
+        from: Option<u64>,
+        to: Option<u64>,
+    ) -> Result<Vec<StoredEvent>, RepositoryError> {
+        let key = id.to_aggregate_id()?;
+        let mut history = self.verified(&key);
+        let (from, to) = (from.unwrap_or(1), to.unwrap_or(u64::MAX));
+        let (mut any, mut events) = (false, Vec::new());
+        while let Some(event) = history.try_next().await? {
+            any = true;
+            if (from..=to).contains(&event.version()) {
+                events.push(event);
+            }
+        }
+        match any {
+            true => Ok(events),
+            false => Err(self.not_found_id(&key, None)),
+        }
+    }
+
+    /// Reads the whole history, recomputes every CID, follows every link, and compares the end with the leader's
+    /// newest event. Memory is constant.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotFound`] when there never were events; [`RepositoryError::Store`] with
+    /// [`StoreError::Integrity`] at the first event that is damaged, missing, replaced or out of place.
+    pub async fn verify(&self, id: &A::Id) -> Result<Head, RepositoryError> {
+        let key = id.to_aggregate_id()?;
+        let last = self.context.last_event(&self.aggregate, &key, ReadFrom::Leader).await?;
+        let Some(last) = last else { return Err(self.not_found_id(&key, None)) };
+        for _ in 0..CATCH_UP_ATTEMPTS {
+            let mut history = self.verified(&key);
+            let mut head = Head::default();
+            while let Some(event) = history.try_next().await? {
+                head = Head::of(&event);
+            }
+            if head.position >= last.position() {
+                return Ok(head);
+            }
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
+        }
+        Err(behind().into())
+    }
+
+    /// One aggregate's history with its chain checked event by event.
+    fn verified(
+        &self,
+        key: &AggregateId,
+    ) -> impl Stream<Item = Result<StoredEvent, StoreError>> + Unpin + use<A> {
+        let mut chain = ChainVerifier::new();
+        self.context.history(&self.aggregate, key, Position::START).map(move |event| {
+            let event = event?;
+            match chain.accept(event.envelope(), event.cid().copied()) {
+                Ok(()) => Ok(event),
+                Err(error) => Err(StoreError::Integrity {
+                    subject: format!("{}/{}", event.aggregate_type(), event.aggregate_id()),
+                    position: event.position().get(),
+                    source: IntegrityError::Chain(error),
+                }),
+            }
+        })
+    }
+
+    /// The newest state, whether the aggregate exists or not.
+    pub(super) async fn current(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        rules: Rules,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let cached = self.cache.as_ref().filter(|_| rules.use_snapshot).and_then(|c| c.get(key));
+        if let (Freshness::Cached(age), Some(cached)) = (rules.freshness, &cached)
+            && cached.compared.elapsed() <= age
+        {
+            return Ok(Arc::clone(&cached.loaded));
+        }
+        let from = match rules.freshness {
+            Freshness::Latest => ReadFrom::Leader,
+            Freshness::Current | Freshness::Cached(_) => ReadFrom::Nearest,
+        };
+        let loaded = match (cached, self.context.state(), from) {
+            (Some(cached), _, _) => {
+                let last = self.context.last_event(&self.aggregate, key, from).await?;
+                self.brought_up(id, key, Some(cached.loaded), last, rules).await?
+            }
+            (None, Some(_), _) if rules.use_snapshot => {
+                let (kept, last) = future::join(
+                    self.kept(key),
+                    self.context.last_event(&self.aggregate, key, from),
+                )
+                .await;
+                self.brought_up(id, key, kept, last?, rules).await?
+            }
+            (None, _, ReadFrom::Leader) => {
+                let last = self.context.last_event(&self.aggregate, key, from).await?;
+                self.brought_up(id, key, None, last, rules).await?
+            }
+            (None, _, ReadFrom::Nearest) => Arc::new(self.replayed(id, key, rules).await?),
+        };
+        self.remember(key, &loaded);
+        Ok(loaded)
+    }
+
+    /// Brings a base up to the newest event, or replays everything where the base does not fit the events.
+    async fn brought_up(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        base: Option<Arc<Loaded<A>>>,
+        last: Option<StoredEvent>,
+        rules: Rules,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let Some(base) = base else {
+            let Some(last) = last else { return Ok(Arc::new(Loaded::empty(id))) };
+            let loaded = Arc::new(self.replayed_to(id, key, &last, rules).await?);
+            self.keep(key, &loaded);
+            return Ok(loaded);
+        };
+        let last = match last {
+            Some(last) if last.position() >= base.head.position => Some(last),
+            // The replica is behind the base, or the log has lost what the base follows from.
+            _ => self.context.last_event(&self.aggregate, key, ReadFrom::Leader).await?,
+        };
+        let Some(last) = last else {
+            self.distrust(key, "the log holds no event of it");
+            return Ok(Arc::new(Loaded::empty(id)));
+        };
+        match self.extended(Arc::clone(&base), key, &last, rules).await {
+            Ok(loaded) => {
+                if loaded.head.version - base.head.version >= STALE_STATE {
+                    self.keep(key, &loaded);
+                }
+                Ok(loaded)
+            }
+            Err(RepositoryError::Store(StoreError::Integrity { source, .. })) => {
+                self.distrust(key, &source.to_string());
+                let loaded = Arc::new(self.replayed_to(id, key, &last, rules).await?);
+                self.keep(key, &loaded);
+                Ok(loaded)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The base with the events up to `last`.
+    async fn extended(
+        &self,
+        base: Arc<Loaded<A>>,
+        key: &AggregateId,
+        last: &StoredEvent,
+        rules: Rules,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        if base.head == Head::of(last) {
+            return Ok(base);
+        }
+        let mut loaded = Arc::unwrap_or_clone(base);
+        if last.version() == loaded.head.version + 1 {
+            loaded.replay(last)?;
+            return Ok(Arc::new(loaded));
+        }
+        if last.version() <= loaded.head.version {
+            // Another event where the base ends: replaying it reports how they differ.
+            loaded.replay(last)?;
+        }
+        self.catch_up(&mut loaded, key, last.position(), rules).await?;
+        Ok(Arc::new(loaded))
+    }
+
+    /// Everything replayed, up to `last` at least.
+    async fn replayed_to(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        last: &StoredEvent,
+        rules: Rules,
+    ) -> Result<Loaded<A>, RepositoryError> {
+        let mut loaded = Loaded::empty(id);
+        if last.version() == 1 {
+            loaded.replay(last)?;
+            return Ok(loaded);
+        }
+        let mut loaded = self.replayed(id, key, rules).await?;
+        self.catch_up(&mut loaded, key, last.position(), rules).await?;
+        Ok(loaded)
+    }
+
+    /// Replays what follows until `target` is reached; a replica that is behind is asked again.
+    async fn catch_up(
+        &self,
+        loaded: &mut Loaded<A>,
+        key: &AggregateId,
+        target: Position,
+        rules: Rules,
+    ) -> Result<(), RepositoryError> {
+        for attempt in 0..CATCH_UP_ATTEMPTS {
+            if loaded.head.position >= target {
+                return Ok(());
+            }
+            if attempt > 0 {
+                tokio::time::sleep(CATCH_UP_PAUSE).await;
+            }
+            let tail = self.context.history(&self.aggregate, key, loaded.head.position);
+            self.replay_all(loaded, key, tail, rules.max_events).await?;
+        }
+        match loaded.head.position >= target {
+            true => Ok(()),
+            false => Err(behind().into()),
+        }
+    }
+
+    /// The whole history, from the newest snapshot if there is one. The first events are asked for at the same time as
+    /// the snapshot.
+    async fn replayed(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        rules: Rules,
+    ) -> Result<Loaded<A>, RepositoryError> {
+        let mut history = self.context.history(&self.aggregate, key, Position::START);
+        let snapshot: OptionFuture<_> =
+            rules.use_snapshot.then(|| self.snapshot_before(key, u64::MAX)).into();
+        let (snapshot, first) = future::join(snapshot, history.next()).await;
+        if let Some(mut loaded) = snapshot.flatten() {
+            let tail = self.context.history(&self.aggregate, key, loaded.head.position);
+            match self.replay_all(&mut loaded, key, tail, rules.max_events).await {
+                Err(RepositoryError::Store(StoreError::Integrity { source, .. })) => {
+                    self.distrust(key, &source.to_string());
+                }
+                result => return result.map(|()| loaded),
+            }
+        }
+        let mut loaded = Loaded::empty(id);
+        let history = futures::stream::iter(first).chain(history);
+        self.replay_all(&mut loaded, key, history, rules.max_events).await?;
+        Ok(loaded)
+    }
+
+    async fn replay_all(
+        &self,
+        loaded: &mut Loaded<A>,
+        key: &AggregateId,
+        mut events: impl Stream<Item = Result<StoredEvent, StoreError>> + Unpin,
+        max_events: Option<usize>,
+    ) -> Result<(), RepositoryError> {
+        let mut replayed = 0;
+        while let Some(event) = events.try_next().await? {
+            replayed += 1;
+            self.check_limit(key, replayed, max_events)?;
+            loaded.replay(&event)?;
+        }
+        metrics::histogram!("cim_load_replayed_events").record(replayed as f64);
+        Ok(())
+    }
+
+    /// The state at a version or a time, with the events that lead there if they are wanted.
+    async fn past(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        version: Option<u64>,
+        as_of: Option<Timestamp>,
+        rules: Rules,
+        mut keep: Option<&mut Vec<StoredEvent>>,
+    ) -> Result<Loaded<A>, RepositoryError> {
+        let mut loaded = Loaded::empty(id);
+        let wanted = version.unwrap_or(u64::MAX);
+        if rules.use_snapshot && as_of.is_none() && keep.is_none() {
+            loaded = self.snapshot_before(key, wanted).await.unwrap_or(loaded);
+        }
+        let mut history = self.context.history(&self.aggregate, key, loaded.head.position);
+        let mut replayed = 0;
+        while loaded.head.version < wanted
+            && let Some(event) = history.try_next().await?
+        {
+            if as_of.is_some_and(|time| event.occurred_at() > time) {
+                break;
+            }
+            replayed += 1;
+            self.check_limit(key, replayed, rules.max_events)?;
+            loaded.replay(&event)?;
+            if let Some(events) = &mut keep {
+                events.push(event);
+            }
+        }
+        match version {
+            Some(requested) if as_of.is_none() && (1..requested).contains(&loaded.head.version) => {
+                Err(RepositoryError::NoSuchVersion {
+                    aggregate_type: self.aggregate.to_string(),
+                    id: key.to_string(),
+                    requested,
+                    actual: loaded.head.version,
+                })
+            }
+            _ => Ok(loaded),
+        }
+    }
+
+    /// Current state as it is kept, if it is there and can be read. It is believed only after a look at the events.
+    async fn kept(&self, key: &AggregateId) -> Option<Arc<Loaded<A>>> {
+        let bucket = self.context.state()?.bucket();
+        let slot_key = record::state_key(&self.aggregate, key).ok()?;
+        let slot = match bucket.get(&slot_key, ReadFrom::Nearest).await {
+            Ok(slot) => slot,
+            Err(error) => {
+                tracing::warn!(aggregate = %self.aggregate, id = %key, %error, "kept state cannot be read");
+                return None;
+            }
+        };
+        match record::decode(&slot.value?, &self.aggregate, key) {
+            Ok(loaded) => Some(Arc::new(loaded)),
+            Err(reason) => {
+                self.distrust(key, &reason);
+                None
+            }
+        }
+    }
+
+    /// Puts what was loaded or saved into the cache, unless the cache knows a later version.
+    pub(super) fn remember(&self, key: &AggregateId, loaded: &Arc<Loaded<A>>) {
+        let Some(cache) = &self.cache else { return };
+        if let Some(cached) = cache.get(key)
+            && cached.loaded.head.version > loaded.head.version
+            && cached.loaded.head.position > loaded.head.position
+        {
+            return;
+        }
+        let cached = Cached { loaded: Arc::clone(loaded), compared: Instant::now() };
+        cache.insert(key.clone(), cached);
+    }
+
+    /// Offers the state for writing behind.
+    pub(super) fn keep(&self, key: &AggregateId, loaded: &Arc<Loaded<A>>) {
+        let Some(writer) = self.context.state() else { return };
+        let Ok(slot_key) = record::state_key(&self.aggregate, key) else { return };
+        let (context, aggregate, id) =
+            (self.context.scheme().context().clone(), self.aggregate.clone(), key.clone());
+        let (format, shared) = (self.context.format(), Arc::clone(loaded));
+        let encode = move || match record::encode(format, &context, &aggregate, &id, &shared) {
+            Ok(block) => Some(block.bytes),
+            Err(reason) => {
+                tracing::warn!(%aggregate, %id, reason, "state cannot be encoded and is not kept");
+                None
+            }
+        };
+        writer.offer(slot_key, loaded.head.version, record::version_of, Box::new(encode));
+    }
+
+    fn distrust(&self, key: &AggregateId, reason: &str) {
+        metrics::counter!("cim_state_distrusted_total").increment(1);
+        tracing::warn!(
+            context = %self.context.scheme().context(),
+            aggregate = %self.aggregate,
+            id = %key,
+            reason,
+            "derived state disagrees with the events and is not used"
+        );
+    }
+
+    fn check_limit(
+        &self,
+        key: &AggregateId,
+        replayed: usize,
+        limit: Option<usize>,
+    ) -> Result<(), RepositoryError> {
+        match limit {
+            Some(limit) if replayed > limit => Err(RepositoryError::TooManyEvents {
+                aggregate_type: self.aggregate.to_string(),
+                id: key.to_string(),
+                limit,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn not_found(&self, key: &AggregateId, loaded: &Loaded<A>) -> RepositoryError {
+        self.not_found_id(key, loaded.deleted.then_some(loaded.head.version))
+    }
+
+    fn not_found_id(&self, key: &AggregateId, deleted: Option<u64>) -> RepositoryError {
+        let aggregate_type = self.aggregate.to_string();
+        RepositoryError::NotFound { aggregate_type, id: key.to_string(), deleted }
+    }
+
+    pub(super) fn describe(
+        &self,
+        key: &AggregateId,
+        loaded: &Loaded<A>,
+    ) -> Result<AggregateMetadata, RepositoryError> {
+        loaded.describe(self.context.scheme(), self.context.format(), &self.aggregate, key)
+    }
+}
+
+fn behind() -> StoreError {
+    BackendError::unavailable("the replica that answers stays behind the stream's leader").into()
+}

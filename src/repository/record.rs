@@ -1,0 +1,108 @@
+//! State and snapshots as they are kept in a bucket.
+
+use std::collections::BTreeSet;
+
+use cid::Cid;
+use serde::{Deserialize, Serialize};
+
+use super::Aggregate;
+use super::loaded::Loaded;
+use crate::backend::Position;
+use crate::clock::Timestamp;
+use crate::event::{Metadata, SchemaVersion, Tag};
+use crate::ipld::{self, Block, BlockFormat};
+use crate::state::{InvalidKey, Key};
+use crate::store::Head;
+use crate::subject::{AggregateId, AggregateType, ContextName};
+
+/// The record of one aggregate: what its events up to a version add up to.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record<S> {
+    format: u32,
+    context: ContextName,
+    aggregate: AggregateType,
+    id: AggregateId,
+    version: u64,
+    position: Position,
+    head: Option<Cid>,
+    schema: SchemaVersion,
+    modified: Timestamp,
+    metadata: Metadata,
+    tags: BTreeSet<Tag>,
+    deleted: bool,
+    state: S,
+}
+
+const FORMAT: u32 = 1;
+
+/// The key of current state.
+pub(super) fn state_key(aggregate: &AggregateType, id: &AggregateId) -> Result<Key, InvalidKey> {
+    Key::new(format!("{aggregate}.{}", id.as_str()))
+}
+
+/// The key of a snapshot.
+pub(super) fn snapshot_key(
+    aggregate: &AggregateType,
+    id: &AggregateId,
+    version: u64,
+) -> Result<Key, InvalidKey> {
+    Key::new(format!("{aggregate}.{}.{version}", id.as_str()))
+}
+
+/// Writes a record as a block.
+pub(super) fn encode<A: Aggregate>(
+    format: BlockFormat,
+    context: &ContextName,
+    aggregate: &AggregateType,
+    id: &AggregateId,
+    loaded: &Loaded<A>,
+) -> Result<Block, String> {
+    let record = Record {
+        format: FORMAT,
+        context: context.clone(),
+        aggregate: aggregate.clone(),
+        id: id.clone(),
+        version: loaded.head.version,
+        position: loaded.head.position,
+        head: loaded.head.cid,
+        schema: A::STATE_VERSION,
+        modified: loaded.modified,
+        metadata: loaded.metadata.clone(),
+        tags: loaded.tags.clone(),
+        deleted: loaded.deleted,
+        state: &loaded.state,
+    };
+    Block::encode(format, &record)
+}
+
+/// Reads a record of this aggregate back; the reason where it is not one that can be used.
+pub(super) fn decode<A: Aggregate>(
+    bytes: &[u8],
+    aggregate: &AggregateType,
+    id: &AggregateId,
+) -> Result<Loaded<A>, String> {
+    // The shape of the state is read only when its version is known to fit.
+    let header: Record<serde::de::IgnoredAny> = ipld::decode_any(bytes)?;
+    if header.format != FORMAT || header.schema != A::STATE_VERSION {
+        return Err(format!("it has schema {}, not {}", header.schema, A::STATE_VERSION));
+    }
+    if header.aggregate != *aggregate || header.id != *id {
+        return Err(format!("it is of {}/{}", header.aggregate, header.id));
+    }
+    let record: Record<A> = ipld::decode_any(bytes)?;
+    Ok(Loaded {
+        state: record.state,
+        head: Head { version: record.version, position: record.position, cid: record.head },
+        modified: record.modified,
+        metadata: record.metadata,
+        tags: record.tags,
+        deleted: record.deleted,
+    })
+}
+
+/// The version a stored record is of.
+pub(super) fn version_of(bytes: &[u8]) -> Option<u64> {
+    let record: Record<serde::de::IgnoredAny> = ipld::decode_any(bytes).ok()?;
+    Some(record.version)
+}

@@ -1,0 +1,251 @@
+//! Saving: events onto a history, guarded by its head.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::load::Rules;
+use super::loaded::Loaded;
+use super::{Aggregate, AggregateMetadata, Freshness, Repository, RepositoryError, SaveOptions};
+use crate::backend::ReadFrom;
+use crate::event::{NonEmpty, TOMBSTONE};
+use crate::store::{CommitInfo, ExpectedVersion, Head, StoreError, named};
+use crate::subject::{AggregateId, EventType, Identity};
+
+/// How often a save that expects no version in particular is tried.
+const ANY_ATTEMPTS: usize = 16;
+
+impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
+    /// Appends events to an aggregate's history, all or none.
+    ///
+    /// Of `aggregate` only the id is read; it does not matter whether the events were applied to it already. The state
+    /// that is cached and kept is replayed from the events. One round trip when the aggregate is cached or new, else
+    /// one before it to load. The state is written behind; a snapshot, if asked for, before the call returns.
+    ///
+    /// # Errors
+    /// [`RepositoryError::VersionConflict`] when the aggregate has another version than
+    /// [`SaveOptions::expected_version`], [`RepositoryError::NoEvents`], [`RepositoryError::Store`]. Nothing is stored
+    /// then, except after [`StoreError::OutcomeUnknown`], when it may be, and [`RepositoryError::State`], when the
+    /// events are.
+    #[tracing::instrument(level = "debug", skip_all, fields(
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome))]
+    pub async fn save(
+        &self,
+        aggregate: &A,
+        events: Vec<A::Event>,
+        options: impl Into<SaveOptions>,
+    ) -> Result<AggregateMetadata, RepositoryError> {
+        let options = options.into();
+        let key = aggregate.id().to_aggregate_id()?;
+        let result = self.save_events(aggregate.id(), &key, &events, &options).await;
+        self.trace(&key, &result);
+        let loaded = result?;
+        if options.create_snapshot {
+            self.write_snapshot(&key, &loaded).await?;
+        }
+        self.describe(&key, &loaded)
+    }
+
+    /// Marks the aggregate as deleted, by a tombstone at the end of its history. Loading it says then that it is not
+    /// found; its history stays. Events saved later with the tombstone's version begin it anew.
+    ///
+    /// With the default options whatever version there is gets deleted.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotFound`] when it does not exist; else as [`save`](Self::save).
+    #[tracing::instrument(level = "debug", skip_all, fields(
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome))]
+    pub async fn delete(
+        &self,
+        id: &A::Id,
+        options: impl Into<SaveOptions>,
+    ) -> Result<AggregateMetadata, RepositoryError> {
+        let options = options.into();
+        let key = id.to_aggregate_id()?;
+        let expected = match options.expected_version {
+            ExpectedVersion::NoStream => ExpectedVersion::Any,
+            other => other,
+        };
+        let tombstone = [(EventType::new(TOMBSTONE)?, 1, &())];
+        let result = self
+            .attempts(id, &key, expected, |base| {
+                if !base.exists() {
+                    return Err(self.not_found(&key, base));
+                }
+                let mut loaded = base.clone();
+                loaded.bury()?;
+                self.encoded(&key, &base.head, &options.info(), tombstone.iter().cloned(), loaded)
+            })
+            .await;
+        self.trace(&key, &result);
+        let deleted = result?;
+        self.describe(&key, &deleted)
+    }
+
+    async fn save_events(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        events: &[A::Event],
+        options: &SaveOptions,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        if events.is_empty() {
+            return Err(RepositoryError::NoEvents);
+        }
+        let info = options.info();
+        self.attempts(id, key, options.expected_version, |base| {
+            self.decided(key, base, events, &info)
+        })
+        .await
+    }
+
+    /// Loads what the expectation asks for, prepares a commit on it and stores it; again and again if nothing in
+    /// particular is expected.
+    async fn attempts(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        expected: ExpectedVersion,
+        prepare: impl Fn(&Loaded<A>) -> Result<Prepared<A>, RepositoryError>,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let mut freshness = Freshness::Current;
+        let mut attempts = if expected.is_any() { ANY_ATTEMPTS } else { 1 };
+        loop {
+            let base = self.base(id, key, expected, freshness).await?;
+            attempts -= 1;
+            match self.commit(key, prepare(&base)?).await {
+                Err(StoreError::Conflict { .. }) if attempts > 0 => freshness = Freshness::Latest,
+                Err(StoreError::Conflict { .. }) => {
+                    return Err(self.explained(key, base.head.version).await);
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// The aggregate as the expectation wants it.
+    async fn base(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        expected: ExpectedVersion,
+        freshness: Freshness,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let version = match expected {
+            ExpectedVersion::NoStream | ExpectedVersion::Exact(0) => {
+                return Ok(Arc::new(Loaded::empty(id)));
+            }
+            ExpectedVersion::Any => return self.current(id, key, Rules::of(freshness)).await,
+            ExpectedVersion::Exact(version) => version,
+        };
+        // A cached state of that version needs no look at the stream: the guard will compare it.
+        let cached = self.cache.as_ref().and_then(|cache| cache.get(key));
+        if let Some(cached) = cached.filter(|cached| cached.loaded.head.version == version) {
+            return Ok(cached.loaded);
+        }
+        let mut loaded = self.current(id, key, Rules::of(Freshness::Current)).await?;
+        if loaded.head.version < version {
+            loaded = self.current(id, key, Rules::of(Freshness::Latest)).await?;
+        }
+        let actual = loaded.head.version;
+        match actual == version {
+            true => Ok(loaded),
+            false => Err(RepositoryError::VersionConflict { expected: version, actual }),
+        }
+    }
+
+    /// The commit of domain events on a base.
+    pub(super) fn decided(
+        &self,
+        key: &AggregateId,
+        base: &Loaded<A>,
+        events: &[A::Event],
+        info: &CommitInfo,
+    ) -> Result<Prepared<A>, RepositoryError> {
+        let mut types = Vec::with_capacity(events.len());
+        for event in events {
+            let (event_type, schema_version) = named(event)?;
+            types.push((event_type, schema_version, event));
+        }
+        let mut loaded = base.clone();
+        loaded.apply_new(events)?;
+        self.encoded(key, &base.head, info, types.into_iter(), loaded)
+    }
+
+    fn encoded<'a, D: serde::Serialize + 'a>(
+        &self,
+        key: &AggregateId,
+        head: &Head,
+        info: &CommitInfo,
+        events: impl Iterator<Item = (EventType, u32, &'a D)>,
+        mut loaded: Loaded<A>,
+    ) -> Result<Prepared<A>, RepositoryError> {
+        let encoded = self.context.encode(&self.aggregate, key, head, info, events)?;
+        let new_head = Head { version: encoded.version, position: head.position, cid: encoded.cid };
+        loaded.note(new_head, encoded.occurred_at, &info.metadata);
+        Ok(Prepared { before: head.version, messages: encoded.messages, loaded })
+    }
+
+    /// Stores what was prepared, and makes its state the cached and kept one.
+    pub(super) async fn commit(
+        &self,
+        key: &AggregateId,
+        prepared: Prepared<A>,
+    ) -> Result<Arc<Loaded<A>>, StoreError> {
+        let begun = Instant::now();
+        let Prepared { before, messages, mut loaded } = prepared;
+        let result = self.context.commit(messages.into_vec()).await;
+        let outcome = if result.is_ok() { "ok" } else { "error" };
+        metrics::counter!("cim_saves_total", "outcome" => outcome).increment(1);
+        metrics::histogram!("cim_save_seconds").record(begun.elapsed().as_secs_f64());
+        let stored = match result {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.forget(key);
+                return Err(error);
+            }
+        };
+        loaded.head.position = stored.last;
+        let loaded = Arc::new(loaded);
+        self.remember(key, &loaded);
+        self.keep(key, &loaded);
+        self.snapshot_if_due(key, before, &loaded);
+        Ok(loaded)
+    }
+
+    /// Whatever was cached may be what the commit failed on.
+    fn forget(&self, key: &AggregateId) {
+        if let Some(cache) = &self.cache {
+            cache.remove(key);
+        }
+    }
+
+    /// A conflict with the version that is stored, read through the leader.
+    pub(super) async fn explained(&self, key: &AggregateId, expected: u64) -> RepositoryError {
+        match self.context.head(&self.aggregate, key, ReadFrom::Leader).await {
+            Ok(head) => RepositoryError::VersionConflict { expected, actual: head.version },
+            Err(error) => error.into(),
+        }
+    }
+
+    fn trace(&self, key: &AggregateId, result: &Result<Arc<Loaded<A>>, RepositoryError>) {
+        let span = tracing::Span::current();
+        span.record("id", key.as_str());
+        match result {
+            Ok(loaded) => {
+                span.record("version", loaded.head.version);
+                span.record("position", loaded.head.position.get());
+                span.record("outcome", "stored");
+            }
+            Err(error) => {
+                span.record("outcome", tracing::field::display(error));
+            }
+        }
+    }
+}
+
+/// A commit and the state it leads to. The position in its head is filled in when it is stored.
+pub(super) struct Prepared<A> {
+    before: u64,
+    messages: NonEmpty<crate::backend::NewMessage>,
+    loaded: Loaded<A>,
+}

@@ -1,0 +1,126 @@
+//! Snapshots: state at a version, kept beside the events.
+
+use std::sync::Arc;
+
+use cid::Cid;
+
+use super::load::Rules;
+use super::loaded::Loaded;
+use super::{Aggregate, Freshness, Repository, RepositoryError, record};
+use crate::backend::{BackendError, ReadFrom};
+use crate::event::NonEmpty;
+use crate::ipld::{Block, BlockFormat};
+use crate::state::{Change, Expected, Key, KeyWrite};
+use crate::store::StoreError;
+use crate::subject::{AggregateId, Identity};
+
+impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
+    /// Takes a snapshot of the newest state and returns the CID of its block.
+    ///
+    /// A snapshot is a block also where events are plain JSON. One that is there already stays as it is.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotFound`]; [`RepositoryError::State`] when the state cannot be encoded;
+    /// [`RepositoryError::Store`].
+    pub async fn create_snapshot(&self, id: &A::Id) -> Result<Cid, RepositoryError> {
+        let key = id.to_aggregate_id()?;
+        let loaded = self.current(id, &key, Rules::of(Freshness::Latest)).await?;
+        if !loaded.exists() {
+            return Err(self.not_found(&key, &loaded));
+        }
+        self.write_snapshot(&key, &loaded).await
+    }
+
+    pub(super) async fn write_snapshot(
+        &self,
+        key: &AggregateId,
+        loaded: &Loaded<A>,
+    ) -> Result<Cid, RepositoryError> {
+        let (block, cid) = self.snapshot_block(key, loaded)?;
+        let slot = record::snapshot_key(&self.aggregate, key, loaded.head.version)
+            .map_err(StoreError::from)?;
+        let write = KeyWrite {
+            key: slot,
+            change: Change::Put(block.bytes),
+            expected: Expected::Revision(0),
+        };
+        let bucket = self.context.snapshots().bucket();
+        match bucket.write(NonEmpty::one(write)).await {
+            // The state at a version never changes, so a snapshot that is there is this one.
+            Ok(_) | Err(BackendError::Conflict { .. } | BackendError::Duplicate { .. }) => Ok(cid),
+            Err(error) => Err(StoreError::from(error).into()),
+        }
+    }
+
+    fn snapshot_block(
+        &self,
+        key: &AggregateId,
+        loaded: &Loaded<A>,
+    ) -> Result<(Block, Cid), RepositoryError> {
+        let format = match self.context.format() {
+            format @ BlockFormat::Ipld(..) => format,
+            BlockFormat::PlainJson => BlockFormat::default(),
+        };
+        let failed = |reason| RepositoryError::State {
+            aggregate_type: self.aggregate.to_string(),
+            id: key.to_string(),
+            reason,
+        };
+        let context = self.context.scheme().context();
+        let block =
+            record::encode(format, context, &self.aggregate, key, loaded).map_err(failed)?;
+        let cid = block.cid.ok_or_else(|| failed("the format has no CID".to_owned()))?;
+        Ok((block, cid))
+    }
+
+    /// Offers a snapshot for writing behind the commit, if the policy says so.
+    pub(super) fn snapshot_if_due(&self, key: &AggregateId, before: u64, loaded: &Arc<Loaded<A>>) {
+        let version = loaded.head.version;
+        if !self.snapshots.is_due(before, version) || loaded.deleted {
+            return;
+        }
+        let Ok(slot) = record::snapshot_key(&self.aggregate, key, version) else { return };
+        let (repository, key, shared) = (self.clone(), key.clone(), Arc::clone(loaded));
+        let encode = move || match repository.snapshot_block(&key, &shared) {
+            Ok((block, _)) => Some(block.bytes),
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot cannot be encoded and is not taken");
+                None
+            }
+        };
+        self.context.snapshots().offer(slot, version, record::version_of, Box::new(encode));
+    }
+
+    /// The newest snapshot at or before a version, if there is one that can be read.
+    pub(super) async fn snapshot_before(
+        &self,
+        key: &AggregateId,
+        version: u64,
+    ) -> Option<Loaded<A>> {
+        let bucket = self.context.snapshots().bucket();
+        let pattern = format!("{}.{}.*", self.aggregate, key.as_str());
+        let keys = match bucket.keys(&pattern).await {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::warn!(aggregate = %self.aggregate, id = %key, %error, "snapshots cannot be listed");
+                return None;
+            }
+        };
+        let newest: Option<Key> = keys
+            .into_iter()
+            .filter_map(|slot| version_in(&slot).map(|found| (found, slot)))
+            .filter(|(found, _)| *found <= version)
+            .max_by_key(|(found, _)| *found)
+            .map(|(_, slot)| slot);
+        let slot = bucket.get(&newest?, ReadFrom::Nearest).await.ok()?;
+        record::decode(&slot.value?, &self.aggregate, key)
+            .inspect_err(|reason| {
+                tracing::warn!(aggregate = %self.aggregate, id = %key, reason, "a snapshot is not used");
+            })
+            .ok()
+    }
+}
+
+fn version_in(slot: &Key) -> Option<u64> {
+    slot.as_str().rsplit('.').next()?.parse().ok()
+}

@@ -1,0 +1,421 @@
+//! The handle of one context.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use super::encode::{Encoded, Encoder};
+use super::event_store::{Appended, EventFilter, ExpectedVersion};
+use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent};
+use crate::backend::{Position, ReadFrom};
+use crate::clock::{Clock, IdSource, System};
+use crate::event::{NonEmpty, SchemaVersion, names};
+use crate::event_log::{Commit, CommitPolicy, Committer, EventLog, LogQuery, LogStatus, Stored};
+use crate::ipld::BlockFormat;
+use crate::state::{KeyValue, StateWriter};
+use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
+
+/// What a context stands on: its stream and its buckets, and where time and ids come from.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// The event stream.
+    pub log: Arc<dyn EventLog>,
+    /// The bucket of current state.
+    pub state: Arc<dyn KeyValue>,
+    /// The bucket of snapshots.
+    pub snapshots: Arc<dyn KeyValue>,
+    /// The clock that says when events occurred.
+    pub clock: Arc<dyn Clock>,
+    /// Where event ids come from.
+    pub ids: Arc<dyn IdSource>,
+}
+
+impl Ports {
+    /// Ports with the machine's clock and UUIDs of version 7.
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        state: Arc<dyn KeyValue>,
+        snapshots: Arc<dyn KeyValue>,
+    ) -> Self {
+        Self { log, state, snapshots, clock: Arc::new(System), ids: Arc::new(System) }
+    }
+}
+
+/// One bounded context: the one handle an application shares. Cloning is cheap.
+///
+/// It holds the connection, the committer that gathers the commits of all its users, and the writer of current
+/// state. Repositories are made from it.
+#[derive(Debug, Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    encoder: Encoder,
+    log: Arc<dyn EventLog>,
+    committer: Committer,
+    state: Option<StateWriter>,
+    snapshots: StateWriter,
+    cache_size: usize,
+}
+
+impl Context {
+    /// Opens a context on ports. Starts its background tasks on the current tokio runtime; no round trip.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidToken`] when the configuration's context or prefixes are not names.
+    pub fn on(ports: Ports, config: &NatsRepositoryConfig) -> Result<Self, StoreError> {
+        let encoder = Encoder {
+            scheme: config.scheme()?,
+            format: config.format(),
+            clock: ports.clock,
+            ids: ports.ids,
+        };
+        let policy = CommitPolicy { patience: config.patience() };
+        let inner = Inner {
+            encoder,
+            committer: Committer::start(Arc::clone(&ports.log), policy),
+            log: ports.log,
+            state: config.keep_state.then(|| StateWriter::start(ports.state)),
+            snapshots: StateWriter::start(ports.snapshots),
+            cache_size: config.cache_size,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The subjects of the context.
+    pub fn scheme(&self) -> &SubjectScheme {
+        &self.inner.encoder.scheme
+    }
+
+    /// How blocks are written.
+    pub fn format(&self) -> BlockFormat {
+        self.inner.encoder.format
+    }
+
+    /// The event stream, as bytes.
+    pub fn log(&self) -> &Arc<dyn EventLog> {
+        &self.inner.log
+    }
+
+    pub(crate) fn state(&self) -> Option<&StateWriter> {
+        self.inner.state.as_ref()
+    }
+
+    pub(crate) fn snapshots(&self) -> &StateWriter {
+        &self.inner.snapshots
+    }
+
+    pub(crate) fn cache_size(&self) -> usize {
+        self.inner.cache_size
+    }
+
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.inner.encoder
+    }
+
+    /// Waits until the current state of everything committed so far is written.
+    ///
+    /// Useful before a planned end; nothing is lost without it, because state is derived from the events.
+    pub async fn flush(&self) {
+        if let Some(state) = self.state() {
+            state.flush().await;
+        }
+        self.snapshots().flush().await;
+    }
+
+    /// What the event stream says of itself. One round trip to its leader.
+    ///
+    /// # Errors
+    /// [`StoreError::Backend`].
+    pub async fn status(&self) -> Result<LogStatus, StoreError> {
+        Ok(self.inner.log.status().await?)
+    }
+
+    /// Where an aggregate's history ends. One round trip.
+    ///
+    /// # Errors
+    /// [`StoreError::Backend`]; [`StoreError::Integrity`] when the last event cannot be trusted.
+    pub async fn head(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        from: ReadFrom,
+    ) -> Result<Head, StoreError> {
+        let last = self.last_event(aggregate, id, from).await?;
+        Ok(last.as_ref().map(Head::of).unwrap_or_default())
+    }
+
+    pub(crate) async fn last_event(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        from: ReadFrom,
+    ) -> Result<Option<StoredEvent>, StoreError> {
+        let subject = self.scheme().events_of(aggregate, id);
+        let message = self.inner.log.last(&subject, from).await?;
+        message.map(|m| StoredEvent::verify(m, self.scheme(), self.format())).transpose()
+    }
+
+    /// Appends events to one aggregate. One round trip, and one before it to read the head unless nothing is
+    /// expected to be there.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the aggregate has another version than expected; any other [`StoreError`].
+    pub async fn append(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        expected: ExpectedVersion,
+        events: &NonEmpty<NewEvent>,
+        info: &CommitInfo,
+    ) -> Result<Appended, StoreError> {
+        let part = (aggregate.clone(), id.clone(), expected, events.clone());
+        let mut appended = self.append_batch(&NonEmpty::one(part), info).await?;
+        Ok(appended.swap_remove(0))
+    }
+
+    /// Appends events to several aggregates, all or none. Each aggregate at most once.
+    ///
+    /// Round trips as for [`append`](Self::append), whatever the number of aggregates.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when one of them has another version than expected; any other [`StoreError`]. Nothing
+    /// is stored then, unless it is [`StoreError::OutcomeUnknown`].
+    pub async fn append_batch(
+        &self,
+        parts: &NonEmpty<(AggregateType, AggregateId, ExpectedVersion, NonEmpty<NewEvent>)>,
+        info: &CommitInfo,
+    ) -> Result<Vec<Appended>, StoreError> {
+        let mut from = ReadFrom::Nearest;
+        for _ in 0..ANY_ATTEMPTS {
+            match self.try_append(parts, info, from).await {
+                Err(StoreError::Conflict { .. }) if parts.iter().any(|part| part.2.is_any()) => {
+                    from = ReadFrom::Leader;
+                }
+                result => return result,
+            }
+        }
+        self.try_append(parts, info, ReadFrom::Leader).await
+    }
+
+    async fn try_append(
+        &self,
+        parts: &NonEmpty<(AggregateType, AggregateId, ExpectedVersion, NonEmpty<NewEvent>)>,
+        info: &CommitInfo,
+        from: ReadFrom,
+    ) -> Result<Vec<Appended>, StoreError> {
+        let heads = try_join_all(parts.iter().map(|(aggregate, id, expected, _)| {
+            self.expected_head(aggregate, id, *expected, from)
+        }))
+        .await?;
+        let mut encoded = Vec::with_capacity(heads.len());
+        for ((aggregate, id, _, events), head) in parts.iter().zip(&heads) {
+            let events = events.iter().map(|e| (e.event_type.clone(), e.schema_version, &e.data));
+            encoded.push(self.encode(aggregate, id, head, info, events)?);
+        }
+        let lengths: Vec<u64> = encoded.iter().map(|e| e.messages.len().get() as u64).collect();
+        let ends: Vec<_> = encoded.iter().map(|e| (e.version, e.cid)).collect();
+        let messages = encoded.into_iter().flat_map(|e| e.messages).collect();
+        let stored = match self.commit(messages).await {
+            Ok(stored) => stored,
+            Err(StoreError::Conflict { .. }) => {
+                return Err(self.explain_conflict(parts, &heads).await);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut next = stored.first.get();
+        let appended = ends.into_iter().zip(lengths).map(|((version, cid), length)| {
+            next += length;
+            Appended { head: Head { version, position: Position::new(next - 1), cid } }
+        });
+        Ok(appended.collect())
+    }
+
+    pub(crate) fn encode<'a, D: Serialize + 'a>(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        head: &Head,
+        info: &CommitInfo,
+        events: impl Iterator<Item = (EventType, SchemaVersion, &'a D)>,
+    ) -> Result<Encoded, StoreError> {
+        self.inner.encoder.encode(aggregate, id, head, info, events)
+    }
+
+    /// Stores encoded messages. A conflict is returned without its versions: only a reader of the head knows them.
+    pub(crate) async fn commit(
+        &self,
+        messages: Vec<crate::backend::NewMessage>,
+    ) -> Result<Stored, StoreError> {
+        let limit = self.inner.log.limits().max_batch_messages;
+        if messages.len() > limit {
+            return Err(StoreError::TooMany { actual: messages.len(), limit });
+        }
+        let messages = NonEmpty::from_vec(messages).ok_or(StoreError::Empty)?;
+        // Every encoder guards the first message of an aggregate.
+        let commit = Commit::new(messages).map_err(|_| StoreError::Empty)?;
+        self.inner.committer.commit(commit).await.map_err(StoreError::of_commit)
+    }
+
+    async fn expected_head(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        expected: ExpectedVersion,
+        from: ReadFrom,
+    ) -> Result<Head, StoreError> {
+        let version = match expected {
+            ExpectedVersion::NoStream | ExpectedVersion::Exact(0) => return Ok(Head::default()),
+            ExpectedVersion::Any => return self.head(aggregate, id, from).await,
+            ExpectedVersion::Exact(version) => version,
+        };
+        let mut head = self.head(aggregate, id, from).await?;
+        if head.version < version && from == ReadFrom::Nearest {
+            // The replica that answered may be behind.
+            head = self.head(aggregate, id, ReadFrom::Leader).await?;
+        }
+        match head.version == version {
+            true => Ok(head),
+            false => Err(StoreError::Conflict { expected: version, actual: head.version }),
+        }
+    }
+
+    async fn explain_conflict(
+        &self,
+        parts: &NonEmpty<(AggregateType, AggregateId, ExpectedVersion, NonEmpty<NewEvent>)>,
+        heads: &[Head],
+    ) -> StoreError {
+        let mut first = None;
+        for ((aggregate, id, _, _), head) in parts.iter().zip(heads) {
+            let actual = match self.head(aggregate, id, ReadFrom::Leader).await {
+                Ok(actual) => actual.version,
+                Err(error) => return error,
+            };
+            if actual != head.version {
+                return StoreError::Conflict { expected: head.version, actual };
+            }
+            first.get_or_insert(actual);
+        }
+        let version = first.unwrap_or(0);
+        StoreError::Conflict { expected: version, actual: version }
+    }
+
+    /// The events of one aggregate after a version, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Backend`]; [`StoreError::Integrity`] at the first event that cannot be trusted.
+    pub async fn get_events(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        after_version: u64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        self.history(aggregate, id, Position::START)
+            .try_filter(|event| std::future::ready(event.version() > after_version))
+            .try_collect()
+            .await
+    }
+
+    /// At most `limit` events of the context after a position, in order.
+    ///
+    /// # Errors
+    /// As [`get_events`](Self::get_events).
+    pub async fn get_events_after(
+        &self,
+        position: Position,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        self.stream_after(position).take(limit).try_collect().await
+    }
+
+    /// Every event of the context after a position, in order, up to where the stream ends when the reader gets there.
+    ///
+    /// Memory is constant whatever the length. Each event is verified; the stream ends at the first one that is not
+    /// what it claims to be.
+    pub fn stream_after(
+        &self,
+        position: Position,
+    ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
+        self.read(LogQuery { filter: Some(self.scheme().all_events()), after: position })
+    }
+
+    /// The events that pass any of the filters, each once, ordered by position.
+    ///
+    /// # Errors
+    /// As [`get_events`](Self::get_events).
+    pub async fn load_events(
+        &self,
+        filters: &[EventFilter],
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let mut found = std::collections::BTreeMap::new();
+        for filter in filters {
+            let mut events = self.filtered(filter);
+            while let Some(event) = events.try_next().await? {
+                found.insert(event.position(), event);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    fn filtered(
+        &self,
+        filter: &EventFilter,
+    ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
+        let subject = match &filter.stream {
+            Some((aggregate, Some(id))) => self.scheme().events_of(aggregate, id).to_string(),
+            Some((aggregate, None)) => self.scheme().events_of_type(aggregate),
+            None => self.scheme().all_events(),
+        };
+        let query = LogQuery { filter: Some(subject), after: filter.after };
+        let event_type = filter.event_type.clone();
+        let (scheme, format) = (self.scheme().clone(), self.format());
+        // The header decides before anything is decoded; verifying compares the header with the block.
+        self.inner
+            .log
+            .read(query)
+            .try_filter(move |message| {
+                let header = message.headers.get(names::EVENT_TYPE);
+                let passes =
+                    event_type.as_ref().is_none_or(|wanted| header == Some(wanted.as_str()));
+                std::future::ready(passes)
+            })
+            .map_err(StoreError::from)
+            .and_then(move |message| {
+                std::future::ready(StoredEvent::verify(message, &scheme, format))
+            })
+            .boxed()
+    }
+
+    /// One aggregate's events after a position.
+    pub(crate) fn history(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        after: Position,
+    ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
+        let subject = self.scheme().events_of(aggregate, id);
+        self.read(LogQuery { filter: Some(subject.to_string()), after })
+    }
+
+    fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
+        let (scheme, format) = (self.scheme().clone(), self.format());
+        self.inner
+            .log
+            .read(query)
+            .map(move |message| StoredEvent::verify(message?, &scheme, format))
+            .boxed()
+    }
+}
+
+/// How often an append that expects nothing in particular is repeated after a conflict.
+const ANY_ATTEMPTS: usize = 16;
+
+impl Head {
+    pub(crate) fn of(event: &StoredEvent) -> Self {
+        Self { version: event.version(), position: event.position(), cid: event.cid().copied() }
+    }
+}

@@ -1,0 +1,23 @@
+//! The event store: the events of one context, encoded, chained, appended and read back verified.
+//!
+//! [`Context`] is the handle a service holds. What an aggregate does with its events is in
+//! [`repository`](crate::repository).
+
+mod config;
+mod error;
+mod stored;
+mod encode;
+mod context;
+mod event_store;
+mod nats;
+
+pub use config::NatsRepositoryConfig;
+pub use context::{Context, Ports};
+pub(crate) use encode::named;
+pub use encode::{CommitInfo, Head, NewEvent};
+pub use error::{IntegrityError, StoreError};
+pub use event_store::{
+    Appended, Concurrency, EventFilter, EventStore, ExpectedVersion, Loaded, Optimistic, Recorded,
+    StoreFailure, StreamId, Transaction, Unchecked,
+};
+pub use stored::StoredEvent;

@@ -1,0 +1,92 @@
+//! Contexts on NATS.
+
+use std::sync::Arc;
+
+use super::{Context, NatsRepositoryConfig, Ports, StoreError};
+use crate::backend::nats::{Connection, provision, verify};
+use crate::backend::{ConnectionConfig, Replicas, Topology, TopologyError};
+use crate::event_log::NatsLog;
+use crate::state::NatsKeyValue;
+
+impl Ports {
+    /// The streams and buckets that a configuration names. They must exist; no round trip looks for them.
+    pub fn nats(connection: &Connection, config: &NatsRepositoryConfig) -> Self {
+        let names = config.names();
+        Self::new(
+            Arc::new(NatsLog::attach(connection, &names.event_stream)),
+            Arc::new(NatsKeyValue::attach(connection, &names.state_bucket)),
+            Arc::new(NatsKeyValue::attach(connection, &names.snapshot_bucket)),
+        )
+    }
+}
+
+impl Context {
+    /// The shortest way: connects, makes what is missing, and opens the context with the default layout.
+    ///
+    /// # Errors
+    /// As [`Connection::connect`] and [`provision`](Self::provision).
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cim_persistence::store::Context;
+    /// let bank = Context::connect("nats://127.0.0.1:4222", "bank").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(url: &str, context: &str) -> Result<Self, StoreError> {
+        let connection = Connection::connect(&ConnectionConfig::new(url)).await?;
+        Self::provision(&connection, &NatsRepositoryConfig::for_context(context)).await
+    }
+
+    /// Makes the streams and buckets that are missing, checks those that are there, and opens the context.
+    ///
+    /// Safe to be called by several processes at once. One round trip for each stream that exists, two for each that
+    /// is made. A service without the right to create streams uses [`open`](Self::open).
+    ///
+    /// # Errors
+    /// [`StoreError::Topology`] when a stream cannot be made, or is set so that it can lose events.
+    pub async fn provision(
+        connection: &Connection,
+        config: &NatsRepositoryConfig,
+    ) -> Result<Self, StoreError> {
+        provision(connection, &config.topology()?).await?;
+        Self::on(Ports::nats(connection, config), config)
+    }
+
+    /// Opens a context whose streams and buckets an operator has made. Checks them and changes nothing; one round trip
+    /// each.
+    ///
+    /// # Errors
+    /// [`StoreError::Topology`] when one is missing, or is set so that it can lose events.
+    pub async fn open(
+        connection: &Connection,
+        config: &NatsRepositoryConfig,
+    ) -> Result<Self, StoreError> {
+        verify(connection, &config.topology()?).await?;
+        Self::on(Ports::nats(connection, config), config)
+    }
+
+    /// Opens a context, and provisions it first if something of it is missing.
+    pub(crate) async fn open_or_provision(
+        connection: &Connection,
+        config: &NatsRepositoryConfig,
+    ) -> Result<Self, StoreError> {
+        match Self::open(connection, config).await {
+            Err(StoreError::Topology(TopologyError::Missing { .. })) => {
+                Self::provision(connection, config).await
+            }
+            result => result,
+        }
+    }
+}
+
+impl NatsRepositoryConfig {
+    /// The streams and buckets this configuration stands for, with the settings they must have.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidToken`] and [`StoreError::Topology`] for names that cannot be names.
+    pub fn topology(&self) -> Result<Topology, StoreError> {
+        let replicas = Replicas::try_from(self.replicas)?;
+        Ok(Topology::new(&self.scheme()?, &self.names(), replicas)?)
+    }
+}
