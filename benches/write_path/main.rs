@@ -181,19 +181,20 @@ impl Bench {
                 (without, with, packed.commits_per_second, single)
             })
             .await;
-        let pairs =
-            |of: fn(&(f64, f64, f64, f64)) -> (f64, f64)| rounds.iter().map(of).collect::<Vec<_>>();
+        let each_alone: Vec<_> = rounds.iter().map(|round| (round.0, round.3)).collect();
+        let packed_off: Vec<_> = rounds.iter().map(|round| (round.0, round.2)).collect();
+        let packed_kept: Vec<_> = rounds.iter().map(|round| (round.1, round.2)).collect();
         if self.server == "durable" {
             let work = "256 callers, three events, state off, against a batch each";
             let goal = self.goal(work, "commits/s", Bar::AtLeast(30.0));
-            self.note(goal, &pairs(|r| (r.0, r.3)));
+            self.note(goal, &each_alone);
         }
         let work = "256 callers, three events, state off, against packed";
         let goal = self.goal(work, "commits/s", Bar::AtLeast(0.75));
-        self.note(goal, &pairs(|r| (r.0, r.2)));
+        self.note(goal, &packed_off);
         let work = "256 callers, three events, state kept, against packed";
         let goal = self.goal(work, "commits/s", Bar::AtLeast(0.6));
-        self.note(goal, &pairs(|r| (r.1, r.2)));
+        self.note(goal, &packed_kept);
     }
 
     async fn concurrencies(&mut self, payload: &Bytes) {

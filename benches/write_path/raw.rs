@@ -6,8 +6,6 @@ use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 
 /// A stream with the settings of an event stream.
 pub struct Raw {
@@ -50,27 +48,6 @@ impl Raw {
     pub async fn publish(&self, subject: String, last: u64, payload: Bytes) -> u64 {
         let ack = self.js.publish_with_headers(subject, expecting(last), payload).await;
         ack.expect("sent").await.expect("stored").sequence
-    }
-
-    /// `total` messages over `subjects` subjects, at most `window` of them unacknowledged, each expecting its subject's
-    /// last sequence.
-    pub async fn pipelined(&self, subjects: usize, window: usize, total: usize, payload: &Bytes) {
-        let mut under_way = FuturesUnordered::new();
-        let mut sent = 0;
-        for id in 0..subjects.min(window) {
-            under_way.push(self.tagged(id, 0, payload));
-            sent += 1;
-        }
-        while let Some((id, sequence)) = under_way.next().await {
-            if sent < total {
-                under_way.push(self.tagged(id, sequence, payload));
-                sent += 1;
-            }
-        }
-    }
-
-    async fn tagged(&self, id: usize, last: u64, payload: &Bytes) -> (usize, u64) {
-        (id, self.publish(self.subject(id), last, payload.clone()).await)
     }
 
     /// One atomic batch: for each subject so many messages, the first with the expectation. Returns the last sequence.

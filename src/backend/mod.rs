@@ -9,6 +9,8 @@ mod config;
 mod connect;
 mod topology;
 pub mod nats;
+#[cfg(feature = "testing")]
+pub(crate) mod memory;
 
 pub use config::{
     Auth, ConfigError, ConnectionConfig, Durability, JetStreamLocation, Tls, TlsIdentity,

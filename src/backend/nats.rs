@@ -1,7 +1,7 @@
 //! The connection to NATS: the client, how requests are sent, how its errors are translated.
 //!
-//! How a connection is made is in [`connect`], what is asked about disks in [`durability`], how streams are made and
-//! checked in [`provision`](self::provision()); which permissions were refused is kept in [`denials`].
+//! How a connection is made is in `connect`, what is asked about disks in `durability`, how streams are made and
+//! checked in `provision`; which permissions were refused is kept in `denials`.
 
 mod connect;
 mod denials;

@@ -4,6 +4,8 @@
 //! are built on the seam, not in the adapters. What the bytes mean is the business of [`ipld`](crate::ipld).
 
 pub(crate) mod nats;
+#[cfg(feature = "testing")]
+mod memory;
 mod commit;
 
 use std::fmt;
@@ -17,6 +19,8 @@ use crate::event::NonEmpty;
 use crate::subject::Subject;
 
 pub use commit::{Commit, CommitError, CommitPolicy, Committer, Stored};
+#[cfg(feature = "testing")]
+pub use memory::MemoryLog;
 pub use nats::NatsLog;
 
 /// How much one write may hold.

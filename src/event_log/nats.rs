@@ -117,7 +117,21 @@ impl NatsLog {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let last = outgoing.pop().expect("a NonEmpty has a last element");
-        self.send_batch(outgoing, last).await
+        let subjects: Vec<_> = outgoing.iter().map(|message| message.subject.clone()).collect();
+        self.send_batch(outgoing, last).await.map_err(|error| self.explain(error, &subjects))
+    }
+
+    /// A batch of which the server refused a message to this user is never stored. All that the commit shows of it is a
+    /// batch with a gap.
+    fn explain(&self, error: BackendError, subjects: &[async_nats::Subject]) -> BackendError {
+        if !matches!(error, BackendError::Unknown { .. }) {
+            return error;
+        }
+        let denied = |subject: &async_nats::Subject| {
+            let detail = self.connection.denied(subject)?;
+            Some(BackendError::Denied { subject: subject.to_string(), detail })
+        };
+        subjects.iter().find_map(denied).unwrap_or(error)
     }
 
     async fn send_batch(

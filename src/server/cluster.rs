@@ -70,7 +70,7 @@ struct Member {
 
 impl PrivateCluster {
     /// Starts three servers on free ports and waits until they have elected a leader and can hold a
-    /// stream of three replicas. Takes a few seconds, most of them for the election.
+    /// stream of three replicas. Takes about half a second.
     ///
     /// # Errors
     /// As [`PrivateServer::start`](super::PrivateServer::start), with 60 s to become ready.
@@ -109,7 +109,8 @@ impl PrivateCluster {
 
     /// Starts one server again, on the same port with the same data. Waits until it has caught up with
     /// the others, or, as long as the other two are ended and there is nothing to catch up with, until
-    /// it takes clients. A server that still runs is killed first.
+    /// it takes clients. A server that still runs is killed first. Takes one to eight seconds, most of
+    /// them for elections.
     ///
     /// # Errors
     /// As [`start`](Self::start); [`ServerError::PortTaken`] when another process listens on the port.

@@ -95,8 +95,8 @@ fn run(command: &mut Command) -> io::Result<()> {
     }
     let printed = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = printed.lines().collect();
-    let end = lines[lines.len().saturating_sub(5)..].join("\n  ");
-    Err(io::Error::other(format!("{}\n  {end}", output.status)))
+    let end = lines[lines.len().saturating_sub(5)..].join("; ");
+    Err(io::Error::other(format!("{}: {end}", output.status)))
 }
 
 fn only_entry(folder: &Path, ending: &str) -> io::Result<PathBuf> {

@@ -232,3 +232,54 @@ fn files_error<'a>(
 ) -> impl FnOnce(io::Error) -> ServerError + use<'a> {
     move |source| ServerError::Files { what, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_server_that_ends_early_says_so_with_its_log() {
+        let mut process = Process::prepare("nonsense {", Vec::new()).await.unwrap();
+        process.spawn(None).unwrap();
+        let error = process.client_port(SOON).await.unwrap_err();
+        let text = error.to_string();
+        let expected =
+            "nats-server ended with exit status: 1 before it was ready; the end of its log:\n";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains("Unexpected EOF processing map"), "{text}");
+        assert_eq!(process.pid(), None);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_in_time_with_the_last_answer_and_the_log() {
+        let mut process = Process::prepare("", Vec::new()).await.unwrap();
+        process.spawn(None).unwrap();
+        process.client_port(SOON).await.unwrap();
+        let within = Duration::from_millis(20);
+        let attempt = || std::future::ready(Err::<(), _>("not today".to_owned()));
+        let text = process.until(within, attempt).await.unwrap_err().to_string();
+        let expected = "nats-server was not ready after 20ms: not today; the end of its log:\n";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains("Server is ready"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_never_ends_is_ended() {
+        let mut process = Process::prepare("", Vec::new()).await.unwrap();
+        process.spawn(None).unwrap();
+        let attempt = std::future::pending::<Result<(), String>>;
+        let error = process.until(Duration::from_millis(20), attempt).await.unwrap_err();
+        assert!(matches!(error, ServerError::NotReady { last, .. } if last == "no answer"));
+    }
+
+    #[tokio::test]
+    async fn the_folder_goes_with_the_process() {
+        let process = Process::prepare("", Vec::new()).await.unwrap();
+        let folder = process.files.path().to_owned();
+        assert!(folder.is_dir());
+        drop(process);
+        assert!(!folder.exists());
+    }
+}

@@ -36,12 +36,22 @@ pub struct PrivateServer {
     process: Process,
     port: u16,
     url: String,
+    ready: Ready,
+}
+
+/// What a server must do to be ready.
+#[derive(Clone, Copy)]
+enum Ready {
+    /// Listen for clients.
+    Listens,
+    /// Answer about JetStream to whoever asks.
+    JetStreamAnswers,
 }
 
 impl PrivateServer {
     /// Starts a server on a free port and waits until JetStream answers.
     ///
-    /// Takes about 50 ms; the first time on a machine without nats-server 2.15.1 the binary is fetched
+    /// Takes about 20 ms; the first time on a machine without nats-server 2.15.1 the binary is fetched
     /// (see [`find_binary`](super::find_binary)). Which binary is used is settled by the first call in
     /// a process.
     ///
@@ -60,11 +70,52 @@ impl PrivateServer {
             let store = process.store_folder();
             process.argue(["-m".into(), "-1".into(), "-sd".into(), store.into()]);
         }
+        Self::run(process, Ready::JetStreamAnswers).await
+    }
+
+    /// Starts a server with settings of one's own, written in the server's configuration language, and
+    /// waits until it listens: for tests of permissions, TLS and whatever else the ready-made settings
+    /// leave out.
+    ///
+    /// `$CIM_STORE_DIR` is a folder for its data. The text chooses neither address nor port. Whether
+    /// clients need credentials is the text's choice.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cim_persistence::server::PrivateServer;
+    ///
+    /// let without_jetstream = PrivateServer::start_with_config("").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// As [`start`](Self::start).
+    pub async fn start_with_config(text: &str) -> Result<Self, ServerError> {
+        let process = Process::prepare(text, Vec::new()).await?;
+        Self::run(process, Ready::Listens).await
+    }
+
+    async fn run(mut process: Process, ready: Ready) -> Result<Self, ServerError> {
         process.spawn(None)?;
         let port = process.client_port(READY_WITHIN).await?;
         let url = format!("nats://127.0.0.1:{port}");
-        process.until(READY_WITHIN, || ready::jetstream_answers(&url)).await?;
-        Ok(Self { process, port, url })
+        let mut server = Self { process, port, url, ready };
+        server.until_ready().await?;
+        Ok(server)
+    }
+
+    async fn until_ready(&mut self) -> Result<(), ServerError> {
+        let url = self.url.as_str();
+        match self.ready {
+            Ready::Listens => Ok(()),
+            Ready::JetStreamAnswers => {
+                self.process.until(READY_WITHIN, || ready::jetstream_answers(url)).await
+            }
+        }
     }
 
     /// The address to connect to, for example `nats://127.0.0.1:40123`.
@@ -102,8 +153,7 @@ impl PrivateServer {
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.process.spawn(Some(self.port))?;
         self.process.client_port(READY_WITHIN).await?;
-        let url = self.url.as_str();
-        self.process.until(READY_WITHIN, || ready::jetstream_answers(url)).await
+        self.until_ready().await
     }
 }
 

@@ -5,6 +5,8 @@
 mod key;
 mod writer;
 pub(crate) mod nats;
+#[cfg(feature = "testing")]
+mod memory;
 
 use std::fmt;
 
@@ -15,6 +17,8 @@ use crate::backend::{BackendError, ReadFrom};
 use crate::event::NonEmpty;
 
 pub use key::{InvalidKey, Key};
+#[cfg(feature = "testing")]
+pub use memory::MemoryKeyValue;
 pub use nats::NatsKeyValue;
 pub(crate) use writer::StateWriter;
 

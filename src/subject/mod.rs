@@ -1,13 +1,21 @@
-//! What a subject is: tokens, the escape of ids, the scheme of names, patterns.
+//! What a subject is: tokens, the escape of ids, the scheme of names, patterns, addresses.
 //!
 //! Pure: no I/O, no async. Everything that becomes part of a subject or a key is checked here, before any of
 //! it reaches a server. What a message holds is in [`event`](crate::event).
 
-mod scheme;
 mod token;
+mod id;
+mod scheme;
+mod pattern;
+mod event_pattern;
+mod address;
 
-pub use scheme::{Names, Subject, SubjectScheme};
-pub use token::{
-    AggregateId, AggregateType, ContextName, EventType, Identity, InvalidToken, MAX_ID_BYTES,
-    MAX_NAME_BYTES,
-};
+pub use address::{Address, InvalidAddress, Location};
+pub use event_pattern::{EventPattern, HeaderFilter};
+pub use id::{AggregateId, Identity, MAX_ID_BYTES};
+pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, Pattern};
+pub use scheme::{MAX_PREFIX_BYTES, Names, Subject, SubjectScheme};
+pub use token::{AggregateType, ContextName, EventType, InvalidToken, MAX_NAME_BYTES, ModelType};
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,18 @@
-//! Where things lie: the subjects of a deployment.
+//! Where things lie: the subjects of a deployment, and the names of its stream and buckets.
+//!
+//! What a person may write to name one of these subjects is in `address.rs` and `event_pattern.rs`.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::token::{AggregateId, AggregateType, ContextName, InvalidToken, check_name};
+use super::id::AggregateId;
+use super::token::{AggregateType, ContextName, InvalidToken, ModelType, check_name};
+
+/// The longest prefix of subjects, in bytes: with it every subject fits into a pattern and a server's control line.
+pub const MAX_PREFIX_BYTES: usize = 256;
+
+/// What the addresses of read models begin with.
+const READ_MODELS: &str = "cim.readmodels.";
 
 /// A literal subject: no wildcard, no empty token.
 ///
@@ -53,7 +62,7 @@ impl SubjectScheme {
     /// The subjects of `context` below the two prefixes, by default `cim.events` and `cim.aggregates`.
     ///
     /// # Errors
-    /// [`InvalidToken`] when a prefix is empty or one of its tokens is not a name.
+    /// [`InvalidToken`] when a prefix is empty, over [`MAX_PREFIX_BYTES`], or one of its tokens is not a name.
     pub fn new(
         context: ContextName,
         event_prefix: &str,
@@ -93,6 +102,32 @@ impl SubjectScheme {
     pub fn state_of(&self, aggregate: &AggregateType, id: &AggregateId) -> Subject {
         let (prefix, aggregate, id) = (&self.aggregates, aggregate.as_str(), id.as_str());
         Subject::trusted(format!("{prefix}{aggregate}.{id}.state"))
+    }
+
+    /// The address of one read model.
+    pub fn read_model(&self, model: &ModelType, id: &AggregateId) -> Subject {
+        let key = Self::read_model_key(model, id);
+        Subject::trusted(format!("{READ_MODELS}{key}"))
+    }
+
+    /// The key of one aggregate's current state in its bucket.
+    pub fn key_of(aggregate: &AggregateType, id: &AggregateId) -> String {
+        format!("{aggregate}.{}", id.as_str())
+    }
+
+    /// The key of one read model in its bucket.
+    pub fn read_model_key(model: &ModelType, id: &AggregateId) -> String {
+        format!("{model}.{}", id.as_str())
+    }
+
+    /// What the subjects of the context's events begin with, up to and including the dot before the aggregate type.
+    pub fn event_prefix(&self) -> &str {
+        &self.events
+    }
+
+    /// What addresses begin with: those of events, of states, of read models.
+    pub(super) fn prefixes(&self) -> [&str; 3] {
+        [&self.events, &self.aggregates, READ_MODELS]
     }
 
     /// Whether the events of this aggregate lie on `subject`. As `events_of` would tell, without building the subject.
@@ -158,6 +193,9 @@ impl Names {
 fn check_prefix(what: &'static str, prefix: &str) -> Result<(), InvalidToken> {
     if prefix.is_empty() {
         return Err(InvalidToken::Empty { what });
+    }
+    if prefix.len() > MAX_PREFIX_BYTES {
+        return Err(InvalidToken::TooLong { what, actual: prefix.len(), max: MAX_PREFIX_BYTES });
     }
     prefix.split('.').try_for_each(|token| check_name(what, token))
 }

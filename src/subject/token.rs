@@ -1,17 +1,15 @@
-//! Names and ids: the tokens that subjects and keys are made of.
+//! Names: the tokens of a subject that a program's author chooses, and why a text cannot be a token.
+//!
+//! Ids, which come from data and are escaped, are in `id.rs`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 /// The longest name of a context, an aggregate type or an event type, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
-
-/// The longest id, in bytes of UTF-8 before it is escaped.
-pub const MAX_ID_BYTES: usize = 128;
 
 /// Why a text cannot be a token of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -167,6 +165,17 @@ name!(
     EventType,
     "event type"
 );
+name!(
+    /// The name of a kind of read model within its context.
+    ///
+    /// ```
+    /// use cim_persistence::subject::ModelType;
+    /// assert!(ModelType::new("order_summary").is_ok());
+    /// assert!(ModelType::new("order.summary").is_err());
+    /// ```
+    ModelType,
+    "read model type"
+);
 
 pub(super) fn check_name(what: &'static str, text: &str) -> Result<(), InvalidToken> {
     if text.is_empty() {
@@ -181,253 +190,6 @@ pub(super) fn check_name(what: &'static str, text: &str) -> Result<(), InvalidTo
     }
 }
 
-fn is_plain(c: char) -> bool {
+pub(super) fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
-
-/// The id of one aggregate, in the form it has in subjects, keys and blocks.
-///
-/// - one token, or several where a type of its own says so ([`AggregateId::from_tokens`]);
-/// - each token is any non-empty text without control characters, [`MAX_ID_BYTES`] for all of them together;
-/// - `A-Z a-z 0-9 _ -` stand as they are, every other byte is written `=XX` in upper-case hexadecimal;
-/// - the escape is injective and reversible: two ids never share a subject, and [`tokens`](Self::tokens) gives the
-///   text back unchanged.
-///
-/// Cloning is cheap.
-///
-/// ```
-/// use cim_persistence::subject::AggregateId;
-/// let id = AggregateId::new("a.b c")?;
-/// assert_eq!(id.as_str(), "a=2Eb=20c");
-/// assert_eq!(id.to_string(), "a.b c");
-/// assert_ne!(id, AggregateId::from_tokens(["a", "b c"])?);
-/// assert!(AggregateId::new("").is_err());
-/// # Ok::<(), cim_persistence::subject::InvalidToken>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct AggregateId(Arc<str>);
-
-const ID: &str = "id";
-
-impl AggregateId {
-    /// An id of one token.
-    ///
-    /// # Errors
-    /// [`InvalidToken`] when the text is empty, over [`MAX_ID_BYTES`] or holds a control character.
-    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidToken> {
-        Self::from_tokens([text])
-    }
-
-    /// An id of several tokens, which patterns can then match one by one.
-    ///
-    /// # Errors
-    /// [`InvalidToken`] when there is no token, one is empty or holds a control character, or all of them
-    /// together are over [`MAX_ID_BYTES`].
-    pub fn from_tokens<T: AsRef<str>>(
-        tokens: impl IntoIterator<Item = T>,
-    ) -> Result<Self, InvalidToken> {
-        let mut escaped = String::new();
-        let mut bytes = 0;
-        for token in tokens {
-            let token = token.as_ref();
-            check_id_token(token)?;
-            bytes += token.len();
-            if !escaped.is_empty() {
-                escaped.push('.');
-            }
-            escape_into(&mut escaped, token);
-        }
-        if escaped.is_empty() {
-            return Err(InvalidToken::Empty { what: ID });
-        }
-        if bytes > MAX_ID_BYTES {
-            return Err(InvalidToken::TooLong { what: ID, actual: bytes, max: MAX_ID_BYTES });
-        }
-        Ok(Self(escaped.into()))
-    }
-
-    /// Reads the escaped form back, as it stands in a subject, a key or a block.
-    ///
-    /// # Errors
-    /// [`InvalidToken::Escape`] when it is not exactly what the escape would write.
-    pub fn from_escaped(text: &str) -> Result<Self, InvalidToken> {
-        if text.split('.').all(|token| !token.is_empty() && token.chars().all(is_plain))
-            && text.len() <= MAX_ID_BYTES
-        {
-            return Ok(Self(text.into()));
-        }
-        let tokens = text
-            .split('.')
-            .map(unescape)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|reason| InvalidToken::Escape { text: text.to_owned(), reason })?;
-        let id = Self::from_tokens(tokens)?;
-        if id.as_str() != text {
-            return Err(InvalidToken::Escape {
-                text: text.to_owned(),
-                reason: "another id has this meaning",
-            });
-        }
-        Ok(id)
-    }
-
-    /// The escaped form: what stands in subjects, keys and blocks.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The tokens as they were before they were escaped.
-    pub fn tokens(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.split('.').map(|token| unescape(token).unwrap_or_else(|_| token.to_owned()))
-    }
-}
-
-impl fmt::Display for AggregateId {
-    /// The id as its owner wrote it; several tokens are joined with `.`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, token) in self.tokens().enumerate() {
-            if i > 0 {
-                f.write_str(".")?;
-            }
-            f.write_str(&token)?;
-        }
-        Ok(())
-    }
-}
-
-impl TryFrom<String> for AggregateId {
-    type Error = InvalidToken;
-    fn try_from(escaped: String) -> Result<Self, InvalidToken> {
-        Self::from_escaped(&escaped)
-    }
-}
-
-impl From<AggregateId> for String {
-    fn from(id: AggregateId) -> String {
-        id.as_str().to_owned()
-    }
-}
-
-fn check_id_token(token: &str) -> Result<(), InvalidToken> {
-    if token.is_empty() {
-        return Err(InvalidToken::Empty { what: ID });
-    }
-    match token.chars().find(|c| c.is_control()) {
-        Some(found) => Err(InvalidToken::Control { what: ID, found }),
-        None => Ok(()),
-    }
-}
-
-fn escape_into(out: &mut String, token: &str) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in token.bytes() {
-        if is_plain(char::from(byte)) {
-            out.push(char::from(byte));
-        } else {
-            out.push('=');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
-}
-
-fn unescape(token: &str) -> Result<String, &'static str> {
-    let mut bytes = Vec::with_capacity(token.len());
-    let mut rest = token.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'=' => {
-                let (Some(high), Some(low)) = (rest.next(), rest.next()) else {
-                    return Err("it ends within an escape");
-                };
-                let (Some(high), Some(low)) =
-                    (char::from(high).to_digit(16), char::from(low).to_digit(16))
-                else {
-                    return Err("an escape is not hexadecimal");
-                };
-                bytes.push((high * 16 + low) as u8);
-            }
-            _ if is_plain(char::from(byte)) => bytes.push(byte),
-            _ => return Err("it holds a character that the escape would have replaced"),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8")
-}
-
-/// A type that identifies an aggregate: how it becomes an [`AggregateId`], and how it is read back.
-///
-/// Implemented for [`String`], [`Uuid`], the unsigned and signed integers and [`AggregateId`] itself. A type of
-/// your own, for an id of several tokens say, implements both directions so that
-/// `from_aggregate_id(&id.to_aggregate_id()?)` gives an equal id:
-///
-/// ```
-/// use cim_persistence::subject::{AggregateId, Identity, InvalidToken};
-///
-/// struct Seat { hall: String, number: u32 }
-///
-/// impl Identity for Seat {
-///     fn to_aggregate_id(&self) -> Result<AggregateId, InvalidToken> {
-///         AggregateId::from_tokens([self.hall.as_str(), &self.number.to_string()])
-///     }
-///     fn from_aggregate_id(id: &AggregateId) -> Result<Self, InvalidToken> {
-///         let wrong = || InvalidToken::WrongType { text: id.to_string(), wanted: "seat" };
-///         let tokens: Vec<String> = id.tokens().collect();
-///         let [hall, number] = tokens.as_slice() else { return Err(wrong()) };
-///         Ok(Seat { hall: hall.clone(), number: number.parse().map_err(|_| wrong())? })
-///     }
-/// }
-/// ```
-pub trait Identity: Sized {
-    /// The id as a part of subjects and keys.
-    ///
-    /// # Errors
-    /// [`InvalidToken`] when the value cannot be an id.
-    fn to_aggregate_id(&self) -> Result<AggregateId, InvalidToken>;
-
-    /// The value that [`to_aggregate_id`](Self::to_aggregate_id) was called on.
-    ///
-    /// # Errors
-    /// [`InvalidToken`] when the id was not made by this type.
-    fn from_aggregate_id(id: &AggregateId) -> Result<Self, InvalidToken>;
-}
-
-impl Identity for AggregateId {
-    fn to_aggregate_id(&self) -> Result<AggregateId, InvalidToken> {
-        Ok(self.clone())
-    }
-    fn from_aggregate_id(id: &AggregateId) -> Result<Self, InvalidToken> {
-        Ok(id.clone())
-    }
-}
-
-impl Identity for String {
-    fn to_aggregate_id(&self) -> Result<AggregateId, InvalidToken> {
-        AggregateId::new(self)
-    }
-    fn from_aggregate_id(id: &AggregateId) -> Result<Self, InvalidToken> {
-        Ok(id.to_string())
-    }
-}
-
-macro_rules! identity_by_text {
-    ($($name:ty => $wanted:literal),+ $(,)?) => {$(
-        impl Identity for $name {
-            fn to_aggregate_id(&self) -> Result<AggregateId, InvalidToken> {
-                AggregateId::new(self.to_string())
-            }
-            fn from_aggregate_id(id: &AggregateId) -> Result<Self, InvalidToken> {
-                let text = id.to_string();
-                text.parse().map_err(|_| InvalidToken::WrongType { text, wanted: $wanted })
-            }
-        }
-    )+};
-}
-
-identity_by_text!(
-    Uuid => "UUID",
-    u32 => "32-bit unsigned integer",
-    u64 => "64-bit unsigned integer",
-    i32 => "32-bit integer",
-    i64 => "64-bit integer",
-);

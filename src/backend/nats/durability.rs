@@ -12,6 +12,9 @@ use crate::backend::{DurabilityReport, LooseServer};
 /// Every server answers this with its JetStream settings, to accounts that import it.
 const ASK: &str = "$SYS.REQ.SERVER.PING.JSZ";
 
+/// When a question is repeated: servers that have only just met may not hear the first.
+const AGAIN: Duration = Duration::from_millis(500);
+
 impl Connection {
     /// Asks every JetStream server whether it puts a write on disk before it acknowledges it.
     ///
@@ -31,15 +34,18 @@ impl Connection {
         let since = Instant::now();
         let mut answers =
             self.client().subscribe(inbox.clone()).await.map_err(|error| gone(&error))?;
-        self.client()
-            .publish_with_reply(ASK, inbox.clone(), r#"{"config":true}"#.into())
-            .await
-            .map_err(|error| gone(&error))?;
         let late = tokio::time::sleep(self.timeout());
         tokio::pin!(late);
+        let mut again = tokio::time::interval(AGAIN);
         let mut replies = HashMap::new();
         loop {
             let answer = tokio::select! {
+                _ = again.tick() => {
+                    let question = r#"{"config":true}"#.into();
+                    let asked = self.client().publish_with_reply(ASK, inbox.clone(), question);
+                    asked.await.map_err(|error| gone(&error))?;
+                    continue;
+                }
                 answer = answers.next() => answer.ok_or_else(|| gone(&"the connection is closed"))?,
                 text = self.refused(since, ASK) => return Err(denied(&text)),
                 text = self.refused(since, &inbox) => return Err(denied(&text)),

@@ -1,9 +1,11 @@
 //! Putting a topology on a server, and checking the one that is there. What exists is never changed.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Connection;
 use crate::backend::{BackendError, StreamSettings, StreamSpec, Topology, TopologyError};
@@ -11,13 +13,18 @@ use crate::backend::{BackendError, StreamSettings, StreamSpec, Topology, Topolog
 const NOT_FOUND: u64 = 10059;
 /// The stream was made meanwhile, with other settings.
 const NAME_IN_USE: u64 = 10058;
+/// How long one attempt waits: a cluster leaves requests about a stream unanswered while that is being made.
+const ATTEMPT: Duration = Duration::from_secs(1);
+/// The pause before the next attempt.
+const PAUSE: Duration = Duration::from_millis(50);
 /// More than one replica on a server that is no cluster.
 const NOT_CLUSTERED: u64 = 10074;
 
 /// Creates what is missing of a topology and checks what exists, like [`verify`].
 ///
 /// Never alters a stream. Safe to repeat, and to run in several processes at once. One round trip per stream that
-/// exists, two per stream that is made. Needs the right to publish to `STREAM.INFO` and `STREAM.CREATE` of the API.
+/// exists, two per stream that is made; what a cluster leaves unanswered is asked again until the connection's timeout.
+/// Needs the right to publish to `STREAM.INFO` and `STREAM.CREATE` of the API.
 /// When it fails or its future is dropped, some streams may have been made; repeat it.
 ///
 /// # Errors
@@ -84,6 +91,8 @@ async fn create(
     }
 }
 
+/// Asks until somebody answers, at most as long as one request may take. Asking twice does no harm: an existing stream
+/// is created again with the same settings as if it were new.
 async fn ask(
     connection: &Connection,
     spec: &StreamSpec,
@@ -91,14 +100,38 @@ async fn ask(
     payload: Bytes,
 ) -> Result<Result<StreamSettings, ApiError>, TopologyError> {
     let subject = format!("{}.{verb}.{}", connection.api_prefix(), spec.name());
-    let answer = connection.request(&subject, None, payload).await.map_err(|e| failed(spec, e))?;
-    let corrupt = |detail| failed(spec, BackendError::Corrupt { detail });
-    let answer: Answer =
-        serde_json::from_slice(&answer.payload).map_err(|error| corrupt(error.to_string()))?;
+    let deadline = Instant::now() + connection.timeout();
+    loop {
+        let outcome = ask_once(connection, &subject, payload.clone()).await;
+        let again = match &outcome {
+            Ok(Err(error)) => error.code == 503,
+            Ok(Ok(_)) => false,
+            Err(error) => error.is_transient(),
+        };
+        if !again || Instant::now() + PAUSE >= deadline {
+            return outcome.map_err(|error| failed(spec, error));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn ask_once(
+    connection: &Connection,
+    subject: &str,
+    payload: Bytes,
+) -> Result<Result<StreamSettings, ApiError>, BackendError> {
+    let answer =
+        timeout(ATTEMPT, connection.request(subject, None, payload)).await.map_err(|_| {
+            BackendError::unknown(format!("request on {subject}: none within {ATTEMPT:?}"))
+        })??;
+    let answer: Answer = serde_json::from_slice(&answer.payload)
+        .map_err(|error| BackendError::Corrupt { detail: error.to_string() })?;
     match (answer.config, answer.error) {
         (_, Some(error)) => Ok(Err(error)),
         (Some(settings), None) => Ok(Ok(settings)),
-        (None, None) => Err(corrupt(format!("an answer on {subject} without settings"))),
+        (None, None) => Err(BackendError::Corrupt {
+            detail: format!("an answer on {subject} without settings"),
+        }),
     }
 }
 

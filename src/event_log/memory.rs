@@ -1,0 +1,115 @@
+//! The event log in memory, for tests without a server.
+//!
+//! It behaves as one JetStream stream does; how is in the model that it shares with the buckets in memory. What it
+//! holds is gone with the last clone.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use super::{EventLog, LogLimits, LogQuery, LogStatus};
+use crate::backend::memory::{Limits, MemoryStream, Write};
+use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use crate::clock::Clock;
+use crate::event::NonEmpty;
+use crate::subject::Subject;
+
+/// An [`EventLog`] in memory. Cloning shares what is stored.
+///
+/// It takes every subject, where a stream takes those of its context. A message may have 1 MiB with its headers, a
+/// batch 1000 messages, and message ids are remembered for two minutes of its clock.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::sync::Arc;
+/// use cim_persistence::event_log::{EventLog, MemoryLog};
+///
+/// let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+/// assert_eq!(log.status().await?.messages, 0);
+/// # Ok::<(), cim_persistence::backend::BackendError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct MemoryLog {
+    stream: MemoryStream,
+}
+
+impl MemoryLog {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self { stream: MemoryStream::new("memory") }
+    }
+
+    /// An empty log whose messages are stored at the times this clock tells.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self { stream: MemoryStream::new("memory").with_clock(clock) }
+    }
+
+    /// An empty log that takes messages of at most so many bytes, headers included.
+    pub fn with_max_message_bytes(max_message_bytes: usize) -> Self {
+        let limits = Limits { max_message_bytes, ..Limits::default() };
+        Self { stream: MemoryStream::new("memory").with_limits(limits) }
+    }
+}
+
+impl Default for MemoryLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EventLog for MemoryLog {
+    fn limits(&self) -> LogLimits {
+        let Limits { max_message_bytes, max_batch_messages, .. } = self.stream.limits();
+        LogLimits { max_message_bytes, max_batch_messages }
+    }
+
+    fn publish(&self, message: NewMessage) -> BoxFuture<'_, Result<Position, BackendError>> {
+        self.stream.write(Write::One(message)).boxed()
+    }
+
+    fn publish_batch(
+        &self,
+        messages: NonEmpty<NewMessage>,
+    ) -> BoxFuture<'_, Result<Position, BackendError>> {
+        self.stream.write(Write::Batch(messages.into_vec())).boxed()
+    }
+
+    fn last<'a>(
+        &'a self,
+        subject: &'a Subject,
+        _from: ReadFrom,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        self.stream.last(subject).boxed()
+    }
+
+    fn first_after<'a>(
+        &'a self,
+        subject: &'a Subject,
+        after: Position,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        self.stream.first_after(subject, after).boxed()
+    }
+
+    fn lasts<'a>(
+        &'a self,
+        subjects: &'a [Subject],
+    ) -> BoxFuture<'a, Result<Vec<StoredMessage>, BackendError>> {
+        self.stream.lasts(subjects).boxed()
+    }
+
+    fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>> {
+        Box::pin(self.stream.read(query.filter, query.after))
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>> {
+        async {
+            let messages = self.stream.count().await?;
+            let (last, created) = (Position::new(messages), self.stream.created());
+            Ok(LogStatus { last, messages, created })
+        }
+        .boxed()
+    }
+}
