@@ -1,5 +1,7 @@
 //! Blocks in a bucket: stored once, found by their CIDs, verified before they are given back.
 
+#![allow(clippy::unwrap_used)]
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 

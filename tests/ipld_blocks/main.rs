@@ -1,5 +1,7 @@
 //! What blocks promise: the bytes and CIDs of other implementations, strict reading, refusals, chains.
 
+#![allow(clippy::unwrap_used)]
+
 mod chain;
 mod common;
 mod properties;
