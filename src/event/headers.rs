@@ -1,6 +1,7 @@
 //! Headers: what consumers filter on, repeated from the block so that any NATS client can read it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use cid::Cid;
 use uuid::Uuid;
@@ -19,21 +20,19 @@ pub mod names {
     pub const VERSION: &str = "Cim-Version";
     /// The block's CID.
     pub const CID: &str = "Cim-Cid";
-    /// The CID of the aggregate's block before.
-    pub const PREVIOUS: &str = "Cim-Previous";
-    /// The correlation id.
+    /// The correlation id; absent from an event that belongs to nothing but itself.
     pub const CORRELATION_ID: &str = "Cim-Correlation-Id";
     /// The causation id.
     pub const CAUSATION_ID: &str = "Cim-Causation-Id";
 
     /// All of them.
-    pub(crate) const ALL: [&str; 8] =
-        [MSG_ID, EVENT_TYPE, SCHEMA_VERSION, VERSION, CID, PREVIOUS, CORRELATION_ID, CAUSATION_ID];
+    pub(crate) const ALL: [&str; 7] =
+        [MSG_ID, EVENT_TYPE, SCHEMA_VERSION, VERSION, CID, CORRELATION_ID, CAUSATION_ID];
 }
 
-/// The headers of one message, in the order they were added.
+/// The headers of one message, in the order they were added. Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Headers(Vec<(Cow<'static, str>, String)>);
+pub struct Headers(Arc<Vec<(Cow<'static, str>, String)>>);
 
 impl Headers {
     /// No headers.
@@ -43,12 +42,12 @@ impl Headers {
 
     /// No headers, with room for `count`.
     pub fn with_capacity(count: usize) -> Self {
-        Self(Vec::with_capacity(count))
+        Self(Arc::new(Vec::with_capacity(count)))
     }
 
     /// Adds a header. Names are compared with their case.
     pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
-        self.0.push((name.into(), value.into()));
+        Arc::make_mut(&mut self.0).push((name.into(), value.into()));
     }
 
     /// The first value of a header.
@@ -67,11 +66,19 @@ impl Headers {
 
     /// The headers of an event: what its envelope and its CID say.
     pub fn of_event<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> Self {
-        let mut headers = Self::with_capacity(12);
-        for (name, value) in fields(envelope, cid) {
-            if let Some(value) = value {
-                headers.push(name, value);
-            }
+        let mut headers = Self::with_capacity(8);
+        headers.push(names::MSG_ID, uuid_text(&envelope.event_id));
+        headers.push(names::EVENT_TYPE, envelope.event_type.as_str());
+        headers.push(names::SCHEMA_VERSION, envelope.schema_version.to_string());
+        headers.push(names::VERSION, envelope.version.to_string());
+        if let Some(cid) = cid {
+            headers.push(names::CID, cid.to_string());
+        }
+        if let Some(id) = foreign_correlation(envelope) {
+            headers.push(names::CORRELATION_ID, uuid_text(id));
+        }
+        if let Some(id) = &envelope.causation_id {
+            headers.push(names::CAUSATION_ID, uuid_text(id));
         }
         for (name, value) in envelope.metadata.trace() {
             headers.push(name, value);
@@ -79,28 +86,46 @@ impl Headers {
         headers
     }
 
-    /// Compares the headers of a stored event with its block.
+    /// Compares the headers of a stored event with its block. Its CID is not among what is compared: that is what the
+    /// block has been checked against before.
     ///
     /// # Errors
     /// [`HeaderMismatch`] for the first header that says something else than the block, or is missing.
-    pub fn check<D>(
-        &self,
-        envelope: &Envelope<D>,
-        cid: Option<&Cid>,
-    ) -> Result<(), HeaderMismatch> {
-        for (name, block) in fields(envelope, cid) {
-            let header = self.get(name);
-            if header != block.as_deref() {
-                return Err(HeaderMismatch { name, header: header.map(str::to_owned), block });
-            }
+    pub fn check<D>(&self, envelope: &Envelope<D>) -> Result<(), HeaderMismatch> {
+        let number = |text: &str| text.parse::<u64>().ok();
+        let uuid = |text: &str| Uuid::try_parse(text).ok();
+        let version = self.get(names::VERSION).and_then(number);
+        let schema = self.get(names::SCHEMA_VERSION).and_then(number);
+        let of = |name| self.get(name).and_then(uuid);
+        let says_the_same = [
+            (names::MSG_ID, of(names::MSG_ID) == Some(envelope.event_id)),
+            (names::EVENT_TYPE, self.get(names::EVENT_TYPE) == Some(envelope.event_type.as_str())),
+            (names::SCHEMA_VERSION, schema == Some(u64::from(envelope.schema_version))),
+            (names::VERSION, version == Some(envelope.version)),
+            (
+                names::CORRELATION_ID,
+                of(names::CORRELATION_ID).unwrap_or(envelope.event_id) == envelope.correlation_id,
+            ),
+            (names::CAUSATION_ID, of(names::CAUSATION_ID) == envelope.causation_id),
+        ];
+        match says_the_same.into_iter().find(|(_, same)| !same) {
+            None => Ok(()),
+            Some((name, _)) => Err(self.mismatch(name, envelope)),
         }
-        Ok(())
+    }
+
+    fn mismatch<D>(&self, name: &'static str, envelope: &Envelope<D>) -> HeaderMismatch {
+        HeaderMismatch {
+            name,
+            header: self.get(name).map(str::to_owned),
+            block: Self::of_event(envelope, None).get(name).map(str::to_owned),
+        }
     }
 }
 
 impl FromIterator<(Cow<'static, str>, String)> for Headers {
     fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, String)>>(headers: I) -> Self {
-        Self(headers.into_iter().collect())
+        Self(Arc::new(headers.into_iter().collect()))
     }
 }
 
@@ -116,17 +141,9 @@ pub struct HeaderMismatch {
     pub block: Option<String>,
 }
 
-fn fields<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> [(&'static str, Option<String>); 8] {
-    [
-        (names::MSG_ID, Some(uuid_text(&envelope.event_id))),
-        (names::EVENT_TYPE, Some(envelope.event_type.as_str().to_owned())),
-        (names::SCHEMA_VERSION, Some(envelope.schema_version.to_string())),
-        (names::VERSION, Some(envelope.version.to_string())),
-        (names::CID, cid.map(Cid::to_string)),
-        (names::PREVIOUS, envelope.previous.as_ref().map(Cid::to_string)),
-        (names::CORRELATION_ID, Some(uuid_text(&envelope.correlation_id))),
-        (names::CAUSATION_ID, envelope.causation_id.as_ref().map(uuid_text)),
-    ]
+/// The correlation id, where it is not that of the event itself.
+fn foreign_correlation<D>(envelope: &Envelope<D>) -> Option<&Uuid> {
+    Some(&envelope.correlation_id).filter(|id| **id != envelope.event_id)
 }
 
 fn uuid_text(id: &Uuid) -> String {
