@@ -25,14 +25,15 @@ const NAME: &str = "memory";
 /// batch 1000 messages, and message ids are remembered for two minutes of its clock.
 ///
 /// ```
-/// # futures::executor::block_on(async {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
 /// use cim_persistence::event_log::{EventLog, MemoryLog};
 ///
 /// let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
 /// assert_eq!(log.status().await?.messages, 0);
-/// # Ok::<(), cim_persistence::backend::BackendError>(())
-/// # }).unwrap();
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct MemoryLog {

@@ -21,15 +21,16 @@ const OPERATION: &str = "KV-Operation";
 /// A [`KeyValue`] in memory. Cloning shares what is stored.
 ///
 /// ```
-/// # futures::executor::block_on(async {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use cim_persistence::backend::ReadFrom;
 /// use cim_persistence::state::{Key, KeyValue, MemoryKeyValue};
 ///
 /// let bucket = MemoryKeyValue::new("sales-state");
-/// let key = Key::new("order.42").unwrap();
+/// let key = Key::new("order.42")?;
 /// assert_eq!(bucket.get(&key, ReadFrom::Leader).await?.revision, 0);
-/// # Ok::<(), cim_persistence::backend::BackendError>(())
-/// # }).unwrap();
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct MemoryKeyValue {

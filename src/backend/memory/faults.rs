@@ -81,7 +81,8 @@ type Condition = Arc<dyn Fn(&Call<'_>) -> bool + Send + Sync>;
 /// operation meet one operation each, in the order they were planned; an outage comes first of all.
 ///
 /// ```
-/// # futures::executor::block_on(async {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use cim_persistence::backend::BackendError;
 /// use cim_persistence::event_log::{EventLog, MemoryLog};
 /// use cim_persistence::testing::faults::{Fault, Faults};
@@ -91,7 +92,8 @@ type Condition = Arc<dyn Fn(&Call<'_>) -> bool + Send + Sync>;
 /// faults.plan(Fault::Outage);
 /// assert!(matches!(log.status().await, Err(BackendError::Unavailable { .. })));
 /// assert!(log.status().await.is_ok());
-/// # })
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<State>>);

@@ -1,13 +1,15 @@
 //! What every [`KeyValue`] promises.
 //!
 //! ```
-//! # futures::executor::block_on(async {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
 //! use cim_persistence::state::{KeyValue, MemoryKeyValue};
 //! use cim_persistence::testing::conformance::key_value;
 //!
 //! key_value::run(async || Arc::new(MemoryKeyValue::new("sales-state")) as Arc<dyn KeyValue>).await;
-//! # })
+//! # Ok(())
+//! # }
 //! ```
 
 use std::collections::BTreeSet;

@@ -1,16 +1,18 @@
 //! What every [`EventLog`] promises.
 //!
 //! ```
-//! # futures::executor::block_on(async {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
 //! use cim_persistence::event_log::MemoryLog;
 //! use cim_persistence::subject::{ContextName, SubjectScheme};
 //! use cim_persistence::testing::conformance::event_log::{LogUnderTest, run};
 //!
-//! let context = ContextName::new("sales").unwrap();
-//! let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
+//! let context = ContextName::new("sales")?;
+//! let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates")?;
 //! run(async || LogUnderTest { log: Arc::new(MemoryLog::new()), scheme: scheme.clone() }).await;
-//! # })
+//! # Ok(())
+//! # }
 //! ```
 
 mod batches;
