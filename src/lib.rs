@@ -8,6 +8,7 @@ pub mod ipld;
 pub mod backend;
 pub mod event_log;
 pub mod state;
+pub mod content_store;
 pub mod store;
 pub mod repository;
 pub mod prelude;

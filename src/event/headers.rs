@@ -1,6 +1,8 @@
 //! Headers: what consumers filter on, repeated from the block so that any NATS client can read it.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use cid::Cid;
@@ -67,59 +69,38 @@ impl Headers {
     /// The headers of an event: what its envelope and its CID say.
     pub fn of_event<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> Self {
         let mut headers = Self::with_capacity(8);
-        headers.push(names::MSG_ID, uuid_text(&envelope.event_id));
-        headers.push(names::EVENT_TYPE, envelope.event_type.as_str());
-        headers.push(names::SCHEMA_VERSION, envelope.schema_version.to_string());
-        headers.push(names::VERSION, envelope.version.to_string());
-        if let Some(cid) = cid {
-            headers.push(names::CID, cid.to_string());
-        }
-        if let Some(id) = foreign_correlation(envelope) {
-            headers.push(names::CORRELATION_ID, uuid_text(id));
-        }
-        if let Some(id) = &envelope.causation_id {
-            headers.push(names::CAUSATION_ID, uuid_text(id));
-        }
+        let Ok(()) = each_field(envelope, cid, |name, value| {
+            if let Some(value) = value {
+                headers.push(name, value);
+            }
+            Ok::<(), Infallible>(())
+        });
         for (name, value) in envelope.metadata.trace() {
             headers.push(name, value);
         }
         headers
     }
 
-    /// Compares the headers of a stored event with its block. Its CID is not among what is compared: that is what the
-    /// block has been checked against before.
+    /// Compares the headers of a stored event with its block.
     ///
     /// # Errors
     /// [`HeaderMismatch`] for the first header that says something else than the block, or is missing.
-    pub fn check<D>(&self, envelope: &Envelope<D>) -> Result<(), HeaderMismatch> {
-        let number = |text: &str| text.parse::<u64>().ok();
-        let uuid = |text: &str| Uuid::try_parse(text).ok();
-        let version = self.get(names::VERSION).and_then(number);
-        let schema = self.get(names::SCHEMA_VERSION).and_then(number);
-        let of = |name| self.get(name).and_then(uuid);
-        let says_the_same = [
-            (names::MSG_ID, of(names::MSG_ID) == Some(envelope.event_id)),
-            (names::EVENT_TYPE, self.get(names::EVENT_TYPE) == Some(envelope.event_type.as_str())),
-            (names::SCHEMA_VERSION, schema == Some(u64::from(envelope.schema_version))),
-            (names::VERSION, version == Some(envelope.version)),
-            (
-                names::CORRELATION_ID,
-                of(names::CORRELATION_ID).unwrap_or(envelope.event_id) == envelope.correlation_id,
-            ),
-            (names::CAUSATION_ID, of(names::CAUSATION_ID) == envelope.causation_id),
-        ];
-        match says_the_same.into_iter().find(|(_, same)| !same) {
-            None => Ok(()),
-            Some((name, _)) => Err(self.mismatch(name, envelope)),
-        }
-    }
-
-    fn mismatch<D>(&self, name: &'static str, envelope: &Envelope<D>) -> HeaderMismatch {
-        HeaderMismatch {
-            name,
-            header: self.get(name).map(str::to_owned),
-            block: Self::of_event(envelope, None).get(name).map(str::to_owned),
-        }
+    pub fn check<D>(
+        &self,
+        envelope: &Envelope<D>,
+        cid: Option<&Cid>,
+    ) -> Result<(), HeaderMismatch> {
+        each_field(envelope, cid, |name, block| {
+            let header = self.get(name);
+            if header == block {
+                return Ok(());
+            }
+            Err(HeaderMismatch {
+                name,
+                header: header.map(str::to_owned),
+                block: block.map(str::to_owned),
+            })
+        })
     }
 }
 
@@ -141,11 +122,60 @@ pub struct HeaderMismatch {
     pub block: Option<String>,
 }
 
-/// The correlation id, where it is not that of the event itself.
-fn foreign_correlation<D>(envelope: &Envelope<D>) -> Option<&Uuid> {
-    Some(&envelope.correlation_id).filter(|id| **id != envelope.event_id)
+/// Shows each header with the value that the block and its CID give it. The values are made in one place, one by one,
+/// because millions of events are compared with their headers.
+fn each_field<D, E>(
+    envelope: &Envelope<D>,
+    cid: Option<&Cid>,
+    mut visit: impl FnMut(&'static str, Option<&str>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut uuid = Uuid::encode_buffer();
+    let mut text = String::with_capacity(USUAL_CID_TEXT);
+    visit(names::MSG_ID, Some(envelope.event_id.hyphenated().encode_lower(&mut uuid)))?;
+    visit(names::EVENT_TYPE, Some(envelope.event_type.as_str()))?;
+    visit(names::SCHEMA_VERSION, Some(number_text(envelope.schema_version.into(), &mut text)))?;
+    visit(names::VERSION, Some(number_text(envelope.version, &mut text)))?;
+    visit(names::CID, cid.map(|cid| cid_text(cid, &mut text)))?;
+    // An event that begins its own correlation says so by saying nothing.
+    let correlation = Some(&envelope.correlation_id).filter(|id| **id != envelope.event_id);
+    visit(names::CORRELATION_ID, correlation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))?;
+    let causation = envelope.causation_id.as_ref();
+    visit(names::CAUSATION_ID, causation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))
 }
 
-fn uuid_text(id: &Uuid) -> String {
-    id.hyphenated().to_string()
+/// The text of a CID of version 1 with 32 bytes of hash has 59 characters.
+const USUAL_CID_TEXT: usize = 64;
+
+fn number_text(number: u64, text: &mut String) -> &str {
+    text.clear();
+    // Writing into a string does not fail.
+    let _ = write!(text, "{number}");
+    text
+}
+
+/// The same as [`Cid`]'s own text, several times as fast.
+fn cid_text<'t>(cid: &Cid, text: &'t mut String) -> &'t str {
+    text.clear();
+    let mut bytes = [0; USUAL_CID_TEXT];
+    match cid.write_bytes(&mut bytes[..]) {
+        Ok(length) if cid.version() == cid::Version::V1 => {
+            text.push('b');
+            base32(&bytes[..length], text);
+        }
+        _ => {
+            let _ = write!(text, "{cid}");
+        }
+    }
+    text
+}
+
+fn base32(bytes: &[u8], text: &mut String) {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    for five in bytes.chunks(5) {
+        let bits = five.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        let bits = bits << (8 * (5 - five.len()));
+        for letter in 0..(five.len() * 8).div_ceil(5) {
+            text.push(char::from(LETTERS[(bits >> (35 - 5 * letter) & 31) as usize]));
+        }
+    }
 }

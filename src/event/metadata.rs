@@ -190,6 +190,11 @@ impl Metadata {
             .filter_map(|tag| Tag::new(tag).ok())
     }
 
+    /// Metadata as a block holds it. What is stored is taken as it is.
+    pub(crate) fn stored(entries: BTreeMap<String, String>) -> Self {
+        Self(entries)
+    }
+
     /// The same metadata with `tags` added: one entry, joined with commas.
     pub(crate) fn with_tags(mut self, tags: &[Tag]) -> Self {
         if !tags.is_empty() {

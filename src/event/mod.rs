@@ -9,5 +9,6 @@ mod metadata;
 
 pub use domain::{DomainEvent, NonEmpty, SchemaVersion, TOMBSTONE};
 pub use envelope::Envelope;
+pub(crate) use envelope::parse_uuid;
 pub use headers::{HeaderMismatch, Headers, names};
 pub use metadata::{InvalidMetadata, MAX_METADATA_BYTES, Metadata, Tag};

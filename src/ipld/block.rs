@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use cid::Cid;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::canonical::{self, MAX_DEPTH};
 use super::codec::{self, BlockFormat, Codec, EncodeError};
-use super::walk::Walked;
+use super::{dag_json, event_cbor, refusal};
 use crate::event::{DomainEvent, Envelope};
 
 /// Bytes with the CID that covers them.
@@ -66,7 +68,10 @@ pub enum BlockError {
     /// The bytes mean something, but they are not how a block with this meaning is written.
     #[error("the block is not in canonical form")]
     NonCanonical,
-    /// The bytes are not a block of this codec, or have other fields than an event.
+    /// Maps and lists lie within each other too deep. No block of this crate does; keep such data as text.
+    #[error("the block nests maps and lists more than {MAX_DEPTH} deep")]
+    TooDeep,
+    /// The bytes are not a block of this codec, or have other fields than an event. They were not written by this crate.
     #[error("the block cannot be decoded: {reason}")]
     Malformed {
         /// Why not.
@@ -89,16 +94,6 @@ impl BlockError {
     }
 }
 
-impl From<serde_ipld_dagcbor::DecodeError<std::convert::Infallible>> for BlockError {
-    fn from(error: serde_ipld_dagcbor::DecodeError<std::convert::Infallible>) -> Self {
-        use serde_ipld_dagcbor::DecodeError as E;
-        match error {
-            E::NonMinimal { .. } | E::UnorderedKey | E::IndefiniteSize => Self::NonCanonical,
-            other => Self::malformed(other),
-        }
-    }
-}
-
 /// An event that is ready to be stored: its block, and the envelope it was made from.
 #[derive(Debug, Clone)]
 pub struct EncodedEvent {
@@ -112,16 +107,35 @@ pub struct EncodedEvent {
 ///
 /// # Errors
 /// [`EncodeError`] when the event holds what the codec cannot write: a float that is not finite, a map key that is
-/// not text, an integer beyond 64 bits.
+/// not text, an integer beyond 64 bits, more than [`MAX_DEPTH`] maps and lists within each other, in DAG-JSON also a map
+/// key `/`.
 pub fn encode_event<D: Serialize>(
     format: BlockFormat,
     envelope: Envelope<&D>,
 ) -> Result<EncodedEvent, EncodeError> {
-    let block = Block::encode(format, &envelope).map_err(|reason| EncodeError {
+    let block = event_block(format, &envelope).map_err(|reason| EncodeError {
         what: format!("event {} of {}/{}", envelope.event_type, envelope.aggregate, envelope.id),
         reason,
     })?;
     Ok(EncodedEvent { envelope: with_data(envelope, ()), block })
+}
+
+fn event_block<D: Serialize>(
+    format: BlockFormat,
+    envelope: &Envelope<&D>,
+) -> Result<Block, String> {
+    let BlockFormat::Ipld(codec, hash) = format else {
+        return Block::encode(format, envelope);
+    };
+    let (cbor, data) =
+        event_cbor::write(envelope).map_err(|error| refusal::explain(envelope.data, error))?;
+    // Code of the event's own may have written it. What cannot be read back must not be stored.
+    canonical::check_within(&cbor[data], 1).map_err(|error| error.to_string())?;
+    let bytes = match codec {
+        Codec::DagCbor => cbor,
+        Codec::DagJson => dag_json::from_cbor(&cbor)?,
+    };
+    Ok(Block { cid: Some(codec::cid_of(codec, hash, &bytes)), bytes: bytes.into() })
 }
 
 /// Reads a stored event: first its CID is recomputed over the bytes, then they are decoded, strictly.
@@ -131,17 +145,37 @@ pub fn encode_event<D: Serialize>(
 /// # Errors
 /// [`BlockError`], as its variants say.
 pub fn decode_event(bytes: &[u8], claimed: Option<&Cid>) -> Result<Envelope<()>, BlockError> {
-    let envelope: Envelope<Walked> = match claimed {
+    let envelope = match claimed {
         Some(cid) => {
-            let codec = codec::verify_cid(cid, bytes)?;
-            codec::from_ipld_bytes(codec, bytes)?
+            let cbor = codec::as_cbor(codec::verify_cid(cid, bytes)?, bytes)?;
+            match event_cbor::read(&cbor) {
+                Some(envelope) => envelope,
+                None => decode_slowly(&cbor)?,
+            }
         }
-        None => serde_json::from_slice(bytes).map_err(BlockError::malformed)?,
+        None => serde_json::from_slice(bytes).map(ignoring).map_err(BlockError::malformed)?,
     };
     if envelope.format != Envelope::FORMAT {
         return Err(BlockError::UnknownFormat { found: envelope.format });
     }
-    Ok(with_data(envelope, ()))
+    Ok(envelope)
+}
+
+/// Finds out what is wrong with bytes that are not quite an event.
+#[cold]
+fn decode_slowly(cbor: &[u8]) -> Result<Envelope<()>, BlockError> {
+    #[derive(Deserialize)]
+    struct OnlyFormat {
+        format: u32,
+    }
+    canonical::check(cbor)?;
+    // Another format may have other fields, so it is looked at first.
+    if let Ok(OnlyFormat { format: found }) = codec::from_cbor(cbor)
+        && found != Envelope::FORMAT
+    {
+        return Err(BlockError::UnknownFormat { found });
+    }
+    codec::from_cbor(cbor).map(ignoring)
 }
 
 /// Reads the domain event out of a block that [`decode_event`] has accepted.
@@ -152,7 +186,7 @@ pub fn decode_data<E: DomainEvent>(bytes: &[u8], codec: Option<Codec>) -> Result
     decode_data_as(bytes, codec)
 }
 
-pub(crate) fn decode_data_as<T: for<'de> Deserialize<'de>>(
+pub(crate) fn decode_data_as<T: DeserializeOwned>(
     bytes: &[u8],
     codec: Option<Codec>,
 ) -> Result<T, BlockError> {
@@ -160,11 +194,18 @@ pub(crate) fn decode_data_as<T: for<'de> Deserialize<'de>>(
     struct OnlyData<T> {
         data: T,
     }
-    let block: OnlyData<T> = match codec {
-        Some(codec) => codec::from_ipld_bytes(codec, bytes)?,
-        None => serde_json::from_slice(bytes).map_err(BlockError::malformed)?,
+    let Some(codec) = codec else {
+        let block: OnlyData<T> = serde_json::from_slice(bytes).map_err(BlockError::malformed)?;
+        return Ok(block.data);
     };
-    Ok(block.data)
+    let cbor = codec::as_cbor(codec, bytes)?;
+    let data = event_cbor::data(&cbor)
+        .ok_or_else(|| BlockError::Malformed { reason: "it is not an event".to_owned() })?;
+    codec::from_cbor(data)
+}
+
+fn ignoring(envelope: Envelope<IgnoredAny>) -> Envelope<()> {
+    with_data(envelope, ())
 }
 
 fn with_data<D, N>(envelope: Envelope<D>, data: N) -> Envelope<N> {

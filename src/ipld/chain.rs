@@ -5,6 +5,7 @@ use cid::Cid;
 
 use super::{BlockError, decode_event};
 use crate::event::Envelope;
+use crate::subject::{AggregateId, AggregateType, ContextName};
 
 /// One stored block with the CID that is claimed for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,18 +20,31 @@ pub struct ClaimedBlock {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
-    /// A block is damaged. Everything from this version on cannot be trusted.
+    /// A block is damaged. Nothing from this version on can be trusted; restore it from a copy.
     #[error("version {version}: {source}")]
     Block {
-        /// The version the block should have.
+        /// The version the block should have; 0 for a head whose version is not known.
         version: u64,
         /// What is wrong with it.
         #[source]
         source: BlockError,
     },
-    /// A block does not link to the one before it: it was replaced, reordered, or belongs to a fork.
+    /// Two blocks follow the same one: somebody wrote past the expectation, or added a block later. Find out which of
+    /// them was acknowledged; the other one is not part of the history.
+    #[error("version {version} is there twice, as {kept} and as {other}; the history was forked")]
+    Fork {
+        /// The version after the block that both link to.
+        version: u64,
+        /// The block that came first.
+        kept: Box<Cid>,
+        /// The block that came after it.
+        other: Box<Cid>,
+    },
+    /// A block does not link to the one before it: it was replaced, reordered, or belongs to a fork. Compare the
+    /// history with a copy from this version on.
     #[error(
-        "version {version} links to {found:?}, not to {expected:?}; the history was reordered, replaced or forked"
+        "version {version} links to {}, not to {}; the history was reordered, replaced or forked",
+        show(.found), show(.expected)
     )]
     Link {
         /// The block's version.
@@ -40,7 +54,7 @@ pub enum ChainError {
         /// The CID it links to.
         found: Option<Box<Cid>>,
     },
-    /// A version is missing or doubled.
+    /// A version is missing, doubled or out of order. Read the history again, from the leader; compare with a copy.
     #[error("version {found} stands where version {expected} should be")]
     Version {
         /// The version after the last block.
@@ -48,7 +62,7 @@ pub enum ChainError {
         /// The version of this block.
         found: u64,
     },
-    /// The block belongs to another aggregate.
+    /// The block belongs to another aggregate. It was stored in the wrong place.
     #[error("version {version} belongs to {found}, not to {expected}")]
     Foreign {
         /// The block's version.
@@ -58,7 +72,7 @@ pub enum ChainError {
         /// The aggregate the block names.
         found: String,
     },
-    /// The history ends before the head that is known for it.
+    /// The history ends before the head that is known for it. Restore what follows from a copy.
     #[error("the history ends at version {version}, but its head is {head}; it was cut off")]
     CutOff {
         /// The last version that was found.
@@ -66,22 +80,59 @@ pub enum ChainError {
         /// The CID the history should end with.
         head: Box<Cid>,
     },
+    /// A block that the history links to is not among those given. Restore it from a copy.
+    #[error("version {version}, block {cid}, is missing")]
+    Missing {
+        /// The version the block should have; 0 for a head whose version is not known.
+        version: u64,
+        /// The CID that is linked to.
+        cid: Box<Cid>,
+    },
+}
+
+fn show(cid: &Option<Box<Cid>>) -> String {
+    cid.as_ref().map_or_else(|| "nothing".to_owned(), |cid| cid.to_string())
 }
 
 /// Follows one aggregate's history block by block and says whether each one continues it.
 ///
-/// Holds the last link only, so a history of any length is verified in constant memory.
+/// Holds the last link only, so a history of any length is verified in constant memory, with one hash and one decoding
+/// per block.
+///
+/// ```
+/// use cim_persistence::ipld::{ChainVerifier, ClaimedBlock};
+/// # use cim_persistence::ipld::ChainError;
+/// # fn example(history: Vec<ClaimedBlock>, head: cid::Cid) -> Result<(), ChainError> {
+/// let mut chain = ChainVerifier::new();
+/// for block in &history {
+///     chain.push(block)?;
+/// }
+/// chain.finish(&head)
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct ChainVerifier {
-    aggregate: Option<String>,
+    aggregate: Option<(ContextName, AggregateType, AggregateId)>,
     version: u64,
     head: Option<Cid>,
+    /// What the head links to: another block with this link is a fork.
+    before: Option<Cid>,
 }
 
 impl ChainVerifier {
     /// A verifier at the beginning of a history.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A verifier that takes the history up to this event, whose block has `cid`, as verified.
+    pub fn after<D>(envelope: &Envelope<D>, cid: Option<Cid>) -> Self {
+        Self {
+            aggregate: Some(aggregate_of(envelope)),
+            version: envelope.version,
+            head: cid,
+            before: envelope.previous,
+        }
     }
 
     /// The version of the last block that was accepted, 0 before the first.
@@ -115,30 +166,12 @@ impl ChainVerifier {
         envelope: &Envelope<D>,
         cid: Option<Cid>,
     ) -> Result<(), ChainError> {
-        let expected = self.version + 1;
-        if envelope.version != expected {
-            return Err(ChainError::Version { expected, found: envelope.version });
+        self.check(envelope, cid)?;
+        if self.aggregate.is_none() {
+            self.aggregate = Some(aggregate_of(envelope));
         }
-        if envelope.previous != self.head {
-            return Err(ChainError::Link {
-                version: expected,
-                expected: self.head.map(Box::new),
-                found: envelope.previous.map(Box::new),
-            });
-        }
-        let found = format!("{}/{}/{}", envelope.context, envelope.aggregate, envelope.id);
-        match &self.aggregate {
-            Some(aggregate) if *aggregate != found => {
-                return Err(ChainError::Foreign {
-                    version: expected,
-                    expected: aggregate.clone(),
-                    found,
-                });
-            }
-            Some(_) => {}
-            None => self.aggregate = Some(found),
-        }
-        self.version = expected;
+        self.version = envelope.version;
+        self.before = envelope.previous;
         self.head = cid;
         Ok(())
     }
@@ -153,4 +186,41 @@ impl ChainVerifier {
         }
         Err(ChainError::CutOff { version: self.version, head: Box::new(*head) })
     }
+
+    fn check<D>(&self, envelope: &Envelope<D>, cid: Option<Cid>) -> Result<(), ChainError> {
+        let (expected, found) = (self.version + 1, envelope.version);
+        if let Some((context, aggregate, id)) = &self.aggregate
+            && (*context != envelope.context
+                || *aggregate != envelope.aggregate
+                || *id != envelope.id)
+        {
+            return Err(ChainError::Foreign {
+                version: found,
+                expected: format!("{context}/{aggregate}/{id}"),
+                found: format!("{}/{}/{}", envelope.context, envelope.aggregate, envelope.id),
+            });
+        }
+        if let (Some(kept), Some(other)) = (self.head, cid)
+            && kept != other
+            && envelope.previous == self.before
+        {
+            let (kept, other) = (Box::new(kept), Box::new(other));
+            return Err(ChainError::Fork { version: self.version, kept, other });
+        }
+        if found != expected {
+            return Err(ChainError::Version { expected, found });
+        }
+        if envelope.previous != self.head {
+            return Err(ChainError::Link {
+                version: found,
+                expected: self.head.map(Box::new),
+                found: envelope.previous.map(Box::new),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn aggregate_of<D>(envelope: &Envelope<D>) -> (ContextName, AggregateType, AggregateId) {
+    (envelope.context.clone(), envelope.aggregate.clone(), envelope.id.clone())
 }

@@ -1,11 +1,13 @@
 //! The codecs and hashes a block may use.
 
+use std::borrow::Cow;
+
 use cid::Cid;
-use ipld_core::ipld::Ipld;
 use multihash_codetable::{Code, MultihashDigest};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::BlockError;
+use super::{BlockError, canonical, dag_json, refusal};
 
 /// How blocks are written: as IPLD with a CID, or as plain JSON without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,6 +93,14 @@ pub struct EncodeError {
 }
 
 /// The CID of `bytes`: version 1, with this codec and hash.
+///
+/// ```
+/// use cim_persistence::ipld::{Codec, Hash, cid_of, verify_cid};
+/// let cid = cid_of(Codec::DagCbor, Hash::Sha2, b"\x63abc");
+/// assert_eq!(verify_cid(&cid, b"\x63abc")?, Codec::DagCbor);
+/// assert!(verify_cid(&cid, b"\x63abd").is_err());
+/// # Ok::<(), cim_persistence::ipld::BlockError>(())
+/// ```
 pub fn cid_of(codec: Codec, hash: Hash, bytes: &[u8]) -> Cid {
     Cid::new_v1(codec.code(), hash.digest(bytes))
 }
@@ -101,10 +111,7 @@ pub fn cid_of(codec: Codec, hash: Hash, bytes: &[u8]) -> Cid {
 /// [`BlockError::UnsupportedCid`] for a codec, hash or CID version this crate does not write,
 /// [`BlockError::CidMismatch`] when the bytes are not what the CID covers.
 pub fn verify_cid(claimed: &Cid, bytes: &[u8]) -> Result<Codec, BlockError> {
-    let known = Codec::of(claimed.codec()).zip(Hash::of(claimed.hash().code()));
-    let Some((codec, hash)) = known.filter(|_| claimed.version() == cid::Version::V1) else {
-        return Err(BlockError::UnsupportedCid { cid: Box::new(*claimed) });
-    };
+    let (codec, hash) = supported(claimed)?;
     let actual = cid_of(codec, hash, bytes);
     if actual != *claimed {
         return Err(BlockError::CidMismatch {
@@ -115,50 +122,87 @@ pub fn verify_cid(claimed: &Cid, bytes: &[u8]) -> Result<Codec, BlockError> {
     Ok(codec)
 }
 
-/// Writes any value as a block of this format.
-pub(crate) fn to_bytes<T: Serialize + ?Sized>(
+/// Refuses a CID that no block of this crate has.
+pub(crate) fn check_supported(cid: &Cid) -> Result<(), BlockError> {
+    supported(cid).map(drop)
+}
+
+/// Checks that bytes are the block that a CID names, in canonical form.
+pub(crate) fn check_block(bytes: &[u8], cid: &Cid) -> Result<(), BlockError> {
+    let codec = verify_cid(cid, bytes)?;
+    canonical::check(&as_cbor(codec, bytes)?)
+}
+
+fn supported(cid: &Cid) -> Result<(Codec, Hash), BlockError> {
+    let known = Codec::of(cid.codec()).zip(Hash::of(cid.hash().code()));
+    known
+        .filter(|_| cid.version() == cid::Version::V1)
+        .ok_or_else(|| BlockError::UnsupportedCid { cid: Box::new(*cid) })
+}
+
+/// Writes any value as a block of this format. What it writes can be read back.
+pub(super) fn to_bytes<T: Serialize + ?Sized>(
     format: BlockFormat,
     value: &T,
 ) -> Result<Vec<u8>, String> {
     match format {
-        BlockFormat::Ipld(Codec::DagCbor, _) => {
-            serde_ipld_dagcbor::to_vec(value).map_err(|e| e.to_string())
-        }
-        BlockFormat::Ipld(Codec::DagJson, _) => {
-            // Through the data model: only there are the keys of every map sorted.
-            let value = ipld_core::serde::to_ipld(value).map_err(|e| e.to_string())?;
-            serde_ipld_dagjson::to_vec(&value).map_err(|e| e.to_string())
-        }
-        BlockFormat::PlainJson => serde_json::to_vec(value).map_err(|e| e.to_string()),
+        BlockFormat::Ipld(Codec::DagCbor, _) => cbor(value),
+        BlockFormat::Ipld(Codec::DagJson, _) => dag_json::from_cbor(&cbor(value)?),
+        BlockFormat::PlainJson => plain_json(value),
     }
 }
 
 /// Reads a value from DAG-CBOR or DAG-JSON bytes that are in canonical form.
-pub(crate) fn from_ipld_bytes<T: for<'de> Deserialize<'de>>(
-    codec: Codec,
-    bytes: &[u8],
-) -> Result<T, BlockError> {
+pub(super) fn from_bytes<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<T, BlockError> {
+    let cbor = as_cbor(codec, bytes)?;
+    canonical::check(&cbor)?;
+    from_cbor(&cbor)
+}
+
+/// The DAG-CBOR form of a block. Bytes of DAG-CBOR are given back unchecked.
+pub(super) fn as_cbor(codec: Codec, bytes: &[u8]) -> Result<Cow<'_, [u8]>, BlockError> {
     match codec {
-        // The decoder itself refuses what is not canonical: long heads, unsorted keys, short floats.
-        Codec::DagCbor => Ok(serde_ipld_dagcbor::from_slice(bytes)?),
-        Codec::DagJson => {
-            let value: Ipld =
-                serde_ipld_dagjson::from_slice(bytes).map_err(BlockError::malformed)?;
-            let again = serde_ipld_dagjson::to_vec(&value).map_err(BlockError::malformed)?;
-            if again != bytes {
-                return Err(BlockError::NonCanonical);
-            }
-            ipld_core::serde::from_ipld(value).map_err(BlockError::malformed)
-        }
+        Codec::DagCbor => Ok(Cow::Borrowed(bytes)),
+        Codec::DagJson => dag_json::to_cbor(bytes).map(Cow::Owned),
     }
+}
+
+/// Reads a value from DAG-CBOR bytes that were checked before.
+pub(super) fn from_cbor<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, BlockError> {
+    serde_ipld_dagcbor::from_slice(bytes).map_err(|error| match error {
+        serde_ipld_dagcbor::DecodeError::Msg(reason) => BlockError::Malformed { reason },
+        other => BlockError::malformed(other),
+    })
 }
 
 /// Reads a value whose codec is told by its first byte: `{` begins both kinds of JSON, and no DAG-CBOR map.
 ///
-/// For derived records, which have no CID beside them to name their codec.
-pub(crate) fn decode_any<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
+/// For derived records, which have no CID beside them to name their codec. The keys of plain JSON stand in the order
+/// of the fields, so the two kinds of JSON are told apart as long as that order is not the sorted one.
+pub(crate) fn decode_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.first() != Some(&b'{') {
-        return serde_ipld_dagcbor::from_slice(bytes).map_err(|e| e.to_string());
+        return from_bytes(Codec::DagCbor, bytes).map_err(|error| error.to_string());
     }
-    serde_ipld_dagjson::from_slice(bytes).map_err(|e| e.to_string())
+    match from_bytes(Codec::DagJson, bytes) {
+        Err(BlockError::NonCanonical) => serde_json::from_slice(bytes).map_err(|e| e.to_string()),
+        read => read.map_err(|error| error.to_string()),
+    }
+}
+
+fn cbor<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
+    let bytes =
+        serde_ipld_dagcbor::to_vec(value).map_err(|error| refusal::explain(value, error))?;
+    canonical::check(&bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+fn plain_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
+    // The plain codec would write null for a number that is not finite. The other one refuses.
+    serde_ipld_dagjson::to_writer(std::io::sink(), &value)
+        .map_err(|error| refusal::explain(value, error))?;
+    let bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    if dag_json::nesting(&bytes) > canonical::MAX_DEPTH {
+        return Err(BlockError::TooDeep.to_string());
+    }
+    Ok(bytes)
 }

@@ -2,13 +2,20 @@
 //!
 //! Pure: no I/O, no async. Where blocks are kept is the business of [`event_log`](crate::event_log).
 
+mod canonical;
+mod dag_json;
+mod refusal;
 mod codec;
-mod walk;
+mod event_cbor;
 mod block;
 mod chain;
+mod serializer;
 
 pub(crate) use block::decode_data_as;
 pub use block::{Block, BlockError, EncodedEvent, decode_data, decode_event, encode_event};
+pub use canonical::MAX_DEPTH;
 pub use chain::{ChainError, ChainVerifier, ClaimedBlock};
-pub(crate) use codec::decode_any;
 pub use codec::{BlockFormat, Codec, EncodeError, Hash, cid_of, verify_cid};
+pub(crate) use codec::{check_block, check_supported, decode_any};
+pub(crate) use serializer::WalkBack;
+pub use serializer::{AddError, Chain, ChainHead, IpldSerializer};

@@ -57,7 +57,7 @@ impl StoredEvent {
     ) -> Result<(Envelope<()>, Option<Cid>), IntegrityError> {
         let cid = claimed_cid(message, format)?;
         let envelope = ipld::decode_event(&message.payload, cid.as_ref())?;
-        message.headers.check(&envelope)?;
+        message.headers.check(&envelope, cid.as_ref())?;
         let home = envelope.context == *scheme.context()
             && scheme.is_events_of(message.subject.as_str(), &envelope.aggregate, &envelope.id);
         if !home {
