@@ -1,4 +1,5 @@
 //! The stores in memory keep the promises of the ports.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

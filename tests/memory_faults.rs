@@ -1,4 +1,5 @@
 //! What goes wrong with the stores in memory when a test says so, and what is stored then.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

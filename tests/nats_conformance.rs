@@ -1,4 +1,5 @@
 //! The stores on a real server keep the promises of the ports, and the model in memory does what the server does.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
