@@ -128,7 +128,7 @@ fn event_block<D: Serialize>(
         return Block::encode(format, envelope);
     };
     let (cbor, data) =
-        event_cbor::write(envelope).map_err(|error| refusal::explain(envelope.data, error))?;
+        event_cbor::write(envelope).map_err(|error| refusal::explain(envelope, error))?;
     // Code of the event's own may have written it. What cannot be read back must not be stored.
     canonical::check_within(&cbor[data], 1).map_err(|error| error.to_string())?;
     let bytes = match codec {

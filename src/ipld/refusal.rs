@@ -5,9 +5,14 @@ use serde::Serialize;
 
 /// The reason, with the place in the value; the codec's own words where nothing better is found.
 pub(super) fn explain<T: Serialize + ?Sized>(value: &T, codec: impl ToString) -> String {
-    match ipld_core::serde::to_ipld(value) {
-        Ok(value) => find(&value, &mut Vec::new()).unwrap_or_else(|| codec.to_string()),
+    let error = match ipld_core::serde::to_ipld(value) {
+        Ok(value) => return find(&value, &mut Vec::new()).unwrap_or_else(|| codec.to_string()),
         Err(error) => error.to_string(),
+    };
+    match error.trim_start_matches("serde error: ") {
+        // The codec writes units, so it was something else that it refused.
+        unit if unit.starts_with("Unit") => codec.to_string(),
+        reason => reason.to_owned(),
     }
 }
 

@@ -1,0 +1,272 @@
+//! Blocks in a bucket: stored once, found by their CIDs, verified before they are given back.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cid::Cid;
+use cim_persistence::backend::{BackendError, ReadFrom};
+use cim_persistence::clock::Timestamp;
+use cim_persistence::content_store::{ContentAddressedStorage, ContentError};
+use cim_persistence::event::{Envelope, Metadata, NonEmpty};
+use cim_persistence::ipld::{BlockError, Chain, ChainError, Codec, Hash, IpldSerializer};
+use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue, Slot};
+use cim_persistence::subject::{AggregateId, AggregateType, ContextName, EventType};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+fn storage(bucket: &MemoryKeyValue) -> ContentAddressedStorage {
+    ContentAddressedStorage::new(Arc::new(bucket.clone()), IpldSerializer::default())
+}
+
+fn key(cid: &Cid) -> Key {
+    Key::new(cid.to_string()).unwrap()
+}
+
+async fn set(bucket: &MemoryKeyValue, cid: &Cid, change: Change) {
+    let write = KeyWrite { key: key(cid), change, expected: Expected::Anything };
+    bucket.write(NonEmpty::one(write)).await.unwrap();
+}
+
+async fn revision(bucket: &MemoryKeyValue, cid: &Cid) -> u64 {
+    bucket.get(&key(cid), ReadFrom::Leader).await.unwrap().revision
+}
+
+fn history(length: u64) -> Chain {
+    let mut chain = Chain::new();
+    for number in 0..length {
+        let envelope = Envelope {
+            format: Envelope::FORMAT,
+            context: ContextName::new("sales").unwrap(),
+            aggregate: AggregateType::new("order").unwrap(),
+            id: AggregateId::new("42").unwrap(),
+            version: 0,
+            event_type: EventType::new("counted").unwrap(),
+            schema_version: 1,
+            event_id: Uuid::now_v7(),
+            occurred_at: Timestamp::now(),
+            correlation_id: Uuid::now_v7(),
+            causation_id: None,
+            metadata: Metadata::default(),
+            previous: None,
+            data: &number,
+        };
+        IpldSerializer::default().add_to_chain(&mut chain, envelope).unwrap();
+    }
+    chain
+}
+
+async fn stored(bucket: &MemoryKeyValue, chain: &Chain) -> ContentAddressedStorage {
+    let blocks = storage(bucket);
+    for block in chain.blocks() {
+        assert_eq!(blocks.store_block(block.bytes.clone()).await.unwrap(), block.cid);
+    }
+    blocks
+}
+
+const MANY: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+
+#[tokio::test]
+async fn a_value_comes_back_from_every_format() {
+    let bucket = MemoryKeyValue::new("blocks");
+    for codec in [Codec::DagCbor, Codec::DagJson] {
+        for hash in [Hash::Sha2, Hash::Blake3] {
+            let writer = IpldSerializer::new(codec, hash);
+            let writer = ContentAddressedStorage::new(Arc::new(bucket.clone()), writer);
+            let value = ("two chairs".to_owned(), 0.5);
+            let cid = writer.store(&value).await.unwrap();
+            // Whoever reads need not know what it was written with.
+            let reader = storage(&bucket);
+            assert_eq!(reader.retrieve::<(String, f64)>(&cid).await.unwrap(), value);
+            assert!(reader.exists(&cid).await.unwrap());
+            let bytes = reader.retrieve_block(&cid).await.unwrap();
+            assert_eq!(IpldSerializer::new(codec, hash).cid_of(&bytes), cid);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_is_stored_once() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let blocks = storage(&bucket);
+    let cid = blocks.store("chair").await.unwrap();
+    let before = revision(&bucket, &cid).await;
+    assert_eq!(blocks.store("chair").await.unwrap(), cid);
+    assert_eq!(blocks.store_block(b"\x65chair".as_slice()).await.unwrap(), cid);
+    assert_eq!(revision(&bucket, &cid).await, before);
+}
+
+#[tokio::test]
+async fn a_deleted_block_can_be_stored_again() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let blocks = storage(&bucket);
+    let cid = blocks.store("chair").await.unwrap();
+    set(&bucket, &cid, Change::Delete).await;
+    assert!(!blocks.exists(&cid).await.unwrap());
+    assert_eq!(blocks.store("chair").await.unwrap(), cid);
+    assert_eq!(blocks.retrieve::<String>(&cid).await.unwrap(), "chair");
+}
+
+#[tokio::test]
+async fn a_block_that_is_not_there_is_not_found() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let cid = IpldSerializer::default().cid_of(b"\x01");
+    match storage(&bucket).retrieve::<u8>(&cid).await {
+        Err(ContentError::NotFound { cid: missing, bucket }) => {
+            assert_eq!((*missing, bucket.as_str()), (cid, "blocks"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!storage(&bucket).exists(&cid).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_found_on_every_way() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let blocks = storage(&bucket);
+    let cid = blocks.store("chair").await.unwrap();
+    set(&bucket, &cid, Change::Put(Bytes::from_static(b"\x65choir"))).await;
+    let actual = IpldSerializer::default().cid_of(b"\x65choir");
+    let mismatch = BlockError::CidMismatch { claimed: Box::new(cid), actual: Box::new(actual) };
+    let found = [
+        blocks.retrieve::<String>(&cid).await.map(drop),
+        blocks.retrieve_block(&cid).await.map(drop),
+        blocks.store("chair").await.map(drop),
+    ];
+    for found in found {
+        match found {
+            Err(ContentError::Block { cid: which, bucket, source }) => {
+                assert_eq!((*which, bucket.as_str(), &source), (cid, "blocks", &mismatch));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_canonical_blocks_are_stored() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let blocks = storage(&bucket);
+    for (bytes, error) in [
+        (&b"\x18\x01"[..], BlockError::NonCanonical),
+        (b"\x01\x02", BlockError::Malformed { reason: "more bytes at byte 1".to_owned() }),
+    ] {
+        match blocks.store_block(bytes).await {
+            Err(ContentError::Block { source, .. }) => assert_eq!(source, error),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(blocks.store(&f64::NAN).await, Err(ContentError::Encode(_))));
+    assert!(bucket.keys(">").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_cid_of_another_kind_is_refused_before_any_io() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let cid = Cid::new_v1(0x55, *IpldSerializer::default().cid_of(b"\x01").hash());
+    let unsupported = BlockError::UnsupportedCid { cid: Box::new(cid) };
+    match storage(&bucket).exists(&cid).await {
+        Err(ContentError::Block { source, .. }) => assert_eq!(source, unsupported),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_chain_is_followed_back_to_its_first_block() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let chain = history(5);
+    let blocks = stored(&bucket, &chain).await;
+    let head = chain.head().unwrap();
+    assert_eq!(blocks.get_chain(head, MANY).await.unwrap(), chain);
+
+    let third = chain.blocks()[2].cid;
+    let start = Chain::claimed(chain.blocks()[..3].to_vec(), third);
+    assert_eq!(blocks.get_chain(&third, MANY).await.unwrap(), start);
+
+    let max = NonZeroUsize::new(5).unwrap();
+    assert!(blocks.get_chain(head, max).await.is_ok());
+    match blocks.get_chain(head, NonZeroUsize::new(4).unwrap()).await {
+        Err(ContentError::TooLong { head: which, max }) => assert_eq!((*which, max), (*head, 4)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_chain_with_a_hole_or_damage_is_found() {
+    let bucket = MemoryKeyValue::new("blocks");
+    let chain = history(5);
+    let blocks = stored(&bucket, &chain).await;
+    let head = *chain.head().unwrap();
+    let second = chain.blocks()[1].cid;
+
+    set(&bucket, &second, Change::Put(chain.blocks()[0].bytes.clone())).await;
+    let actual = Box::new(chain.blocks()[0].cid);
+    let source = BlockError::CidMismatch { claimed: Box::new(second), actual };
+    let damaged = ChainError::Block { version: 2, source };
+    expect_error(&blocks, &head, damaged).await;
+
+    set(&bucket, &second, Change::Delete).await;
+    let missing = ChainError::Missing { version: 2, cid: Box::new(second) };
+    expect_error(&blocks, &head, missing).await;
+
+    let stray = storage(&bucket).store("no event").await.unwrap();
+    match blocks.get_chain(&stray, MANY).await {
+        Err(ContentError::Chain { source: ChainError::Block { version: 0, source }, .. }) => {
+            assert!(matches!(source, BlockError::Malformed { .. }), "{source}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn expect_error(blocks: &ContentAddressedStorage, head: &Cid, error: ChainError) {
+    match blocks.get_chain(head, MANY).await {
+        Err(ContentError::Chain { head: which, bucket, source }) => {
+            assert_eq!((*which, bucket.as_str(), source), (*head, "blocks", error));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A bucket whose nearest replica has seen nothing yet.
+#[derive(Debug)]
+struct Lagging(MemoryKeyValue);
+
+impl KeyValue for Lagging {
+    fn bucket(&self) -> &str {
+        self.0.bucket()
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        from: ReadFrom,
+    ) -> BoxFuture<'a, Result<Slot, BackendError>> {
+        match from {
+            ReadFrom::Nearest => async { Ok(Slot::default()) }.boxed(),
+            ReadFrom::Leader => self.0.get(key, from),
+        }
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Slot>, BackendError>> {
+        self.0.get_many(keys)
+    }
+
+    fn write(&self, writes: NonEmpty<KeyWrite>) -> BoxFuture<'_, Result<Vec<u64>, BackendError>> {
+        self.0.write(writes)
+    }
+
+    fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>> {
+        self.0.keys(pattern)
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_behind_hides_nothing() {
+    let bucket = Arc::new(Lagging(MemoryKeyValue::new("blocks")));
+    let blocks = ContentAddressedStorage::new(bucket, IpldSerializer::default());
+    let cid = blocks.store("chair").await.unwrap();
+    assert!(blocks.exists(&cid).await.unwrap());
+    assert_eq!(blocks.retrieve::<String>(&cid).await.unwrap(), "chair");
+    assert_eq!(blocks.store("chair").await.unwrap(), cid);
+}
