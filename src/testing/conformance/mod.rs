@@ -3,6 +3,7 @@
 //! One [`Case`] is one promise, by name. Each gets a store of its own, new and empty.
 
 pub mod event_log;
+pub mod event_store;
 pub mod key_value;
 
 use std::fmt;
