@@ -1,4 +1,37 @@
 //! NATS JetStream as the database of event-sourced, domain-driven services.
+//!
+//! An aggregate's events are appended to one JetStream stream per bounded context, atomically and guarded by the version
+//! the writer saw; each is an IPLD block whose CID covers the one before, so a history can be verified. State and
+//! snapshots are derived from the events, kept in KV buckets, and never believed without a look at the events.
+//!
+//! A service implements [`Aggregate`] for its types, opens a [`Context`], takes a [`Repository`] from it for each type,
+//! and calls [`Repository::transact`] and [`Repository::load`]. `README.md` has a whole first program, `ARCHITECTURE.md`
+//! says how everything hangs together and what is stored in which form.
+//!
+//! # Modules, in reading order
+//! A module uses those above it only.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`clock`] | time and ids, the two things a test must be able to fix |
+//! | [`subject`] | what a subject is: names, escaped ids, patterns, addresses |
+//! | [`event`] | what an event is: envelope, metadata, headers |
+//! | [`ipld`] | the bytes of an event, its CID, the chain |
+//! | [`backend`] | messages and failures; connecting; streams and buckets as data |
+//! | [`event_log`] | the seam for a stream: append, read, group commit |
+//! | [`state`] | the seam for a bucket: keys, compare-and-swap, writing behind |
+//! | [`content_store`] | blocks by their CID, in a bucket |
+//! | [`store`] | the events of a context, encoded, chained, read back verified |
+//! | [`repository`] | aggregates: load, decide, save |
+//! | [`prelude`] | the traits |
+//! | `server` | private servers for tests (feature `server`) |
+//! | `testing` | conformance suites and injected faults (feature `testing`) |
+//!
+//! # Features
+//! - `server`: a private nats-server for examples, tests and benches.
+//! - `testing`: the event log and buckets in memory, injected faults, conformance suites.
+//!
+//! Neither is on by default; turn them on for tests.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
@@ -14,3 +47,19 @@ pub mod repository;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use backend::nats::Connection;
+pub use backend::{ConnectionConfig, Position};
+pub use event::{DomainEvent, Metadata};
+pub use repository::{
+    Aggregate, AggregateMetadata, Freshness, Handle, LoadOptions, NatsRepository, Repository,
+    RepositoryError, SaveOptions, SnapshotPolicy, TransactError, TransactOptions, Transacted,
+};
+pub use store::{Context, ExpectedVersion, NatsRepositoryConfig, StoreError, StoredEvent};
+
+/// The programs of the README, compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -12,6 +12,7 @@ mod work;
 use bytes::Bytes;
 use cim_persistence::backend::Position;
 use cim_persistence::backend::nats::Connection;
+use cim_persistence::event_log::LogQuery;
 use cim_persistence::server::{PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig};
 use futures::TryStreamExt;
@@ -103,14 +104,18 @@ impl Bench {
         Raw::new(&self.client, self.replicas).await
     }
 
-    /// As many bytes as a block and the headers that only ours has.
+    /// What raw sends: a payload with which its message is as large as one of ours, though it has fewer headers.
     async fn payload(&self) -> Result<Bytes, Box<dyn std::error::Error>> {
         let context = self.context(false).await;
         work::save_round(&context, 1, 2, 1).await;
-        let events: Vec<_> = context.stream_after(Position::START).try_collect().await?;
-        let block = events.last().map_or(0, |event| event.block().len());
-        println!("(a block of ours has {block} bytes, as has a payload of raw)");
-        Ok(vec![b'x'; block].into())
+        let query = LogQuery { filter: None, after: Position::new(1) };
+        let messages: Vec<_> = context.log().read(query).try_collect().await?;
+        let last = messages.last().ok_or("nothing was stored")?;
+        let headers: usize =
+            last.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let block = last.payload.len();
+        println!("(a block of ours has {block} bytes, its headers {headers})");
+        Ok(vec![b'x'; block + headers].into())
     }
 
     fn goal(&self, work: impl Into<String>, unit: &'static str, bar: Bar) -> Goal {

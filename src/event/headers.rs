@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use cid::Cid;
 use uuid::Uuid;
@@ -21,21 +22,19 @@ pub mod names {
     pub const VERSION: &str = "Cim-Version";
     /// The block's CID.
     pub const CID: &str = "Cim-Cid";
-    /// The CID of the aggregate's block before.
-    pub const PREVIOUS: &str = "Cim-Previous";
-    /// The correlation id.
+    /// The correlation id; absent from an event that belongs to nothing but itself.
     pub const CORRELATION_ID: &str = "Cim-Correlation-Id";
     /// The causation id.
     pub const CAUSATION_ID: &str = "Cim-Causation-Id";
 
     /// All of them.
-    pub(crate) const ALL: [&str; 8] =
-        [MSG_ID, EVENT_TYPE, SCHEMA_VERSION, VERSION, CID, PREVIOUS, CORRELATION_ID, CAUSATION_ID];
+    pub(crate) const ALL: [&str; 7] =
+        [MSG_ID, EVENT_TYPE, SCHEMA_VERSION, VERSION, CID, CORRELATION_ID, CAUSATION_ID];
 }
 
-/// The headers of one message, in the order they were added.
+/// The headers of one message, in the order they were added. Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Headers(Vec<(Cow<'static, str>, String)>);
+pub struct Headers(Arc<Vec<(Cow<'static, str>, String)>>);
 
 impl Headers {
     /// No headers.
@@ -45,12 +44,12 @@ impl Headers {
 
     /// No headers, with room for `count`.
     pub fn with_capacity(count: usize) -> Self {
-        Self(Vec::with_capacity(count))
+        Self(Arc::new(Vec::with_capacity(count)))
     }
 
     /// Adds a header. Names are compared with their case.
     pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
-        self.0.push((name.into(), value.into()));
+        Arc::make_mut(&mut self.0).push((name.into(), value.into()));
     }
 
     /// The first value of a header.
@@ -69,7 +68,7 @@ impl Headers {
 
     /// The headers of an event: what its envelope and its CID say.
     pub fn of_event<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> Self {
-        let mut headers = Self::with_capacity(12);
+        let mut headers = Self::with_capacity(8);
         let Ok(()) = each_field(envelope, cid, |name, value| {
             if let Some(value) = value {
                 headers.push(name, value);
@@ -107,7 +106,7 @@ impl Headers {
 
 impl FromIterator<(Cow<'static, str>, String)> for Headers {
     fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, String)>>(headers: I) -> Self {
-        Self(headers.into_iter().collect())
+        Self(Arc::new(headers.into_iter().collect()))
     }
 }
 
@@ -137,11 +136,9 @@ fn each_field<D, E>(
     visit(names::SCHEMA_VERSION, Some(number_text(envelope.schema_version.into(), &mut text)))?;
     visit(names::VERSION, Some(number_text(envelope.version, &mut text)))?;
     visit(names::CID, cid.map(|cid| cid_text(cid, &mut text)))?;
-    visit(names::PREVIOUS, envelope.previous.as_ref().map(|cid| cid_text(cid, &mut text)))?;
-    visit(
-        names::CORRELATION_ID,
-        Some(envelope.correlation_id.hyphenated().encode_lower(&mut uuid)),
-    )?;
+    // An event that begins its own correlation says so by saying nothing.
+    let correlation = Some(&envelope.correlation_id).filter(|id| **id != envelope.event_id);
+    visit(names::CORRELATION_ID, correlation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))?;
     let causation = envelope.causation_id.as_ref();
     visit(names::CAUSATION_ID, causation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))
 }

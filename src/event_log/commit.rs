@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout_at;
 
 use super::EventLog;
 use crate::backend::{BackendError, Guard, NewMessage, Position};
@@ -125,6 +126,9 @@ struct Job {
     reply: oneshot::Sender<Result<Stored, CommitError>>,
 }
 
+/// How many batches are under way at once: while the server stores one, the next is put together and sent.
+const BATCHES_UNDER_WAY: usize = 2;
+
 /// How many commits may wait for a batch before callers wait to hand theirs in.
 const QUEUE: usize = 16 * 1024;
 
@@ -195,20 +199,26 @@ struct Gatherer {
 
 impl Gatherer {
     async fn run(mut self) {
+        let places = Arc::new(Semaphore::new(BATCHES_UNDER_WAY));
         while self.gather().await {
+            // While all places are taken, more commits come together for the next batch.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            self.take_all();
             let jobs = self.next_batch();
-            let (commits, messages) =
-                (jobs.len(), jobs.iter().map(|job| job.commit.messages().len()).sum::<usize>());
-            metrics::histogram!("cim_batch_messages").record(messages as f64);
-            let begun = Instant::now();
-            let all_stored = Group::new(jobs).store(&self.log, self.policy).await;
-            if all_stored {
-                self.load.stored_together(commits, begun.elapsed());
-            }
+            self.load.batch_leaves(jobs.len());
+            let (log, load, policy) = (Arc::clone(&self.log), Arc::clone(&self.load), self.policy);
+            tokio::spawn(async move {
+                store_batch(&log, &load, policy, jobs).await;
+                drop(place);
+            });
         }
     }
 
-    /// Waits for the first commit and takes what others hand in at the same moment. False when all callers are gone.
+    /// Waits for the first commit, and then for the others that the load lets expect, a moment at most. False when all
+    /// callers are gone.
+    ///
+    /// The callers of a batch come back together, but one after the other: a batch that leaves with the first of them
+    /// pays the whole price of a batch for a few commits.
     async fn gather(&mut self) -> bool {
         if self.waiting.is_empty() {
             match self.jobs.recv().await {
@@ -216,16 +226,22 @@ impl Gatherer {
                 None => return false,
             }
         }
-        // The callers of the last batch were woken just now: each yield lets those run that are ready.
-        loop {
-            let before = self.waiting.len();
-            while let Ok(job) = self.jobs.try_recv() {
-                self.waiting.push_back(job);
+        self.take_all();
+        let (expected, patience) = self.load.worth_waiting_for();
+        let until = tokio::time::Instant::now() + patience;
+        while self.waiting.len() < expected {
+            match timeout_at(until, self.jobs.recv()).await {
+                Ok(Some(job)) => self.waiting.push_back(job),
+                Ok(None) | Err(_) => break,
             }
-            if self.waiting.len() == before {
-                return true;
-            }
-            tokio::task::yield_now().await;
+            self.take_all();
+        }
+        true
+    }
+
+    fn take_all(&mut self) {
+        while let Ok(job) = self.jobs.try_recv() {
+            self.waiting.push_back(job);
         }
     }
 
@@ -257,6 +273,15 @@ impl Gatherer {
         self.waiting = left;
         batch
     }
+}
+
+async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy, jobs: Vec<Job>) {
+    let commits = jobs.len();
+    let messages: usize = jobs.iter().map(|job| job.commit.messages().len()).sum();
+    metrics::histogram!("cim_batch_messages").record(messages as f64);
+    let begun = Instant::now();
+    let stored = Group::new(jobs).store(log, policy).await;
+    load.batch_returns(commits, begun.elapsed(), stored);
 }
 
 /// The subjects a commit writes or asserts.

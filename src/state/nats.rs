@@ -117,9 +117,12 @@ impl KeyValue for NatsKeyValue {
         async move {
             let subjects: Vec<Subject> = keys.iter().map(|key| self.subject(key)).collect();
             let found = self.log.lasts(&subjects).await?;
-            let mut slots: HashMap<Subject, Slot> =
+            let slots: HashMap<Subject, Slot> =
                 found.into_iter().map(|message| (message.subject.clone(), slot(message))).collect();
-            Ok(subjects.iter().map(|subject| slots.remove(subject).unwrap_or_default()).collect())
+            Ok(subjects
+                .iter()
+                .map(|subject| slots.get(subject).cloned().unwrap_or_default())
+                .collect())
         }
         .boxed()
     }

@@ -41,6 +41,18 @@ impl Ports {
     ) -> Self {
         Self { log, state, snapshots, clock: Arc::new(System), ids: Arc::new(System) }
     }
+
+    /// A stream and buckets in memory, new and empty. Gone with the last handle.
+    #[cfg(feature = "testing")]
+    pub fn in_memory() -> Self {
+        use crate::event_log::MemoryLog;
+        use crate::state::MemoryKeyValue;
+        Self::new(
+            Arc::new(MemoryLog::new()),
+            Arc::new(MemoryKeyValue::new("state")),
+            Arc::new(MemoryKeyValue::new("snapshots")),
+        )
+    }
 }
 
 /// One bounded context: the one handle an application shares. Cloning is cheap.

@@ -178,7 +178,9 @@ impl Pattern {
     /// Whether a server delivers a message on `subject` to a subscription or a consumer with this pattern.
     ///
     /// A `subject` with an empty token matches nothing: a server delivers no message on it. Nothing else is checked
-    /// of it. Allocates nothing.
+    /// of it. A wildcard in it is taken literally, as subscriptions do; a stream that was made to keep such a
+    /// subject is inconsistent about it (nats-server 2.15.1 counts it and does not deliver it), and this crate writes
+    /// none. Allocates nothing.
     pub fn matches(&self, subject: &str) -> bool {
         let mut wanted = self.tokens();
         for token in subject.split('.') {

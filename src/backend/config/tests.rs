@@ -1,3 +1,5 @@
+//! Tests of the configuration in its three forms, and that no secret shows.
+
 use std::collections::HashMap;
 use std::env::VarError;
 

@@ -25,6 +25,9 @@ const HALF_LIFE: Duration = Duration::from_millis(50);
 const TRIAL_SHARE: u32 = 100;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
+/// A batch waits for commits that are expected at most this part of the time that the last batch took.
+const PATIENCE_SHARE: u32 = 4;
+
 /// How much one measurement counts against those before.
 const WEIGHT: f64 = 0.1;
 
@@ -39,6 +42,8 @@ pub(super) struct Load(Mutex<State>);
 struct State {
     under_way: usize,
     alone_under_way: usize,
+    in_batches: usize,
+    batch_takes: Duration,
     peak: f64,
     peak_at: Option<Instant>,
     alone: Costs,
@@ -78,10 +83,39 @@ impl Load {
         Ticket { load: Arc::clone(self), lane, alone_under_way: state.alone_under_way }
     }
 
-    /// Notes that `commits` were stored in one batch.
-    pub(super) fn stored_together(&self, commits: usize, took: Duration) {
-        let now = Instant::now();
+    /// How many commits a batch should have, and how long it is worth waiting for them: a share of what a batch takes.
+    pub(super) fn worth_waiting_for(&self) -> (usize, Duration) {
         let mut state = self.state();
+        let load = state.load(Instant::now());
+        let others = state.alone_under_way + state.in_batches;
+        (load.saturating_sub(others), state.batch_takes / PATIENCE_SHARE)
+    }
+
+    /// Notes that a batch of `commits` is sent.
+    pub(super) fn batch_leaves(&self, commits: usize) {
+        self.state().in_batches += commits;
+    }
+
+    /// Notes that a batch has its outcome, and what it cost if it was simply stored.
+    pub(super) fn batch_returns(&self, commits: usize, took: Duration, stored: bool) {
+        let mut state = self.state();
+        state.in_batches -= commits;
+        if stored {
+            state.batch_takes = took;
+            state.stored_together(commits, took);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves numbers behind that are still numbers.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn stored_together(&mut self, commits: usize, took: Duration) {
+        let now = Instant::now();
+        let state = self;
         let per_commit = took.as_secs_f64() / commits.max(1) as f64;
         let (reached, wanted) = (level_of(commits), state.level(now));
         note(&mut state.together[reached], per_commit, now);
@@ -96,23 +130,19 @@ impl Load {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves numbers behind that are still numbers.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// The level of the load that was lately reached. After a batch all its callers are gone for a moment; the load is
-    /// not.
-    fn level(&mut self, now: Instant) -> usize {
+    /// The load that was lately reached. After a batch all its callers are gone for a moment; the load is not.
+    fn load(&mut self, now: Instant) -> usize {
         let past = self.peak_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let faded = self.peak * 0.5_f64.powf(past.as_secs_f64() / HALF_LIFE.as_secs_f64());
         if self.under_way as f64 >= faded || self.peak_at.is_none() {
             self.peak = self.under_way as f64;
             self.peak_at = Some(now);
         }
-        level_of(faded.max(self.under_way as f64) as usize)
+        faded.max(self.under_way as f64) as usize
+    }
+
+    fn level(&mut self, now: Instant) -> usize {
+        level_of(self.load(now))
     }
 
     fn choose(&mut self, now: Instant) -> Lane {

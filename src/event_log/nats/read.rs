@@ -3,6 +3,7 @@
 //! One request is answered by up to a thousand messages and a closing status message. What belongs to which request
 //! is told by the last token of the reply subject, so that a late answer to a request that was given up is dropped.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
@@ -173,7 +174,7 @@ impl Reading {
     }
 }
 
-/// The last message of each subject, by one request.
+/// The last message of each subject, by one request where one answer holds them all.
 pub(super) async fn lasts(
     log: &NatsLog,
     subjects: &[Subject],
@@ -181,14 +182,24 @@ pub(super) async fn lasts(
     if subjects.is_empty() {
         return Ok(Vec::new());
     }
-    let names: Vec<&str> = subjects.iter().map(Subject::as_str).collect();
     let mut channel = Channel::open(log.clone()).await?;
-    channel.ask(&json!({ "multi_last": names, "batch": names.len() })).await?;
-    let mut found = Vec::with_capacity(names.len());
+    let mut found: Vec<StoredMessage> = Vec::with_capacity(subjects.len());
     loop {
-        match channel.next().await? {
-            Piece::Message(message) => found.push(*message),
-            Piece::End { .. } => return Ok(found),
+        // An answer is bounded in bytes too: what it leaves out is asked for again.
+        let have: HashSet<&str> = found.iter().map(|message| message.subject.as_str()).collect();
+        let missing: Vec<&str> =
+            subjects.iter().map(Subject::as_str).filter(|name| !have.contains(name)).collect();
+        channel.ask(&json!({ "multi_last": missing, "batch": missing.len() })).await?;
+        let before = found.len();
+        let left = loop {
+            match channel.next().await? {
+                Piece::Message(message) => found.push(*message),
+                Piece::End { pending } => break pending,
+            }
+        };
+        if left == 0 || found.len() == before {
+            found.sort_by_key(|message| message.position);
+            return Ok(found);
         }
     }
 }

@@ -127,6 +127,8 @@ struct ApiError {
 struct Answer<'a> {
     #[serde(borrow)]
     error: Option<&'a serde_json::value::RawValue>,
+    #[serde(borrow)]
+    stream: Option<Cow<'a, str>>,
     seq: Option<u64>,
     #[serde(default)]
     duplicate: bool,
@@ -137,6 +139,11 @@ pub(super) fn ack(stream: &str, payload: &[u8]) -> Result<Position, BackendError
     let answer: Answer<'_> = parse(payload)?;
     if let Some(error) = answer.error {
         return Err(write_refused(stream, &parse(error.get().as_bytes())?));
+    }
+    if let Some(taker) = answer.stream.as_deref().filter(|taker| *taker != stream) {
+        let detail =
+            format!("stream {taker} took a message meant for {stream}; their subjects overlap");
+        return Err(BackendError::Corrupt { detail });
     }
     if answer.duplicate {
         return Err(BackendError::Duplicate { stream: stream.to_owned() });

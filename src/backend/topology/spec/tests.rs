@@ -1,3 +1,5 @@
+//! Tests of which settings of a stream are accepted and which are named as wrong.
+
 use serde_json::json;
 
 use super::*;

@@ -1,0 +1,30 @@
+//! Every event store of the crate keeps the promises that the public suite states.
+#![allow(clippy::unwrap_used)]
+
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::store::{Context, NatsRepositoryConfig, Ports};
+use cim_persistence::subject::AggregateId;
+use cim_persistence::testing::conformance::event_store;
+use cim_persistence::{Connection, ConnectionConfig};
+
+fn id(name: &str) -> AggregateId {
+    AggregateId::new(name).unwrap()
+}
+
+#[tokio::test]
+async fn store_in_memory_keeps_every_promise() {
+    let config = NatsRepositoryConfig::for_context("suite");
+    event_store::run(&Context::on(Ports::in_memory(), &config).unwrap(), id).await;
+}
+
+#[tokio::test]
+async fn store_on_nats_keeps_every_promise() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let connection =
+        Connection::connect(&ConnectionConfig::new(server.url().to_owned())).await.unwrap();
+    for enable_ipld in [true, false] {
+        let context = format!("suite-{enable_ipld}");
+        let config = NatsRepositoryConfig { context, enable_ipld, ..Default::default() };
+        event_store::run(&Context::provision(&connection, &config).await.unwrap(), id).await;
+    }
+}
