@@ -2,6 +2,7 @@
 //!
 //! Everything here reads the source as text, apart from the last test, which tries the README's list of permissions on a
 //! server. What is stored byte for byte is tested elsewhere.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs;
