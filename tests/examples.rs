@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
 use cim_persistence::server::{PrivateServer, ServerConfig};
 use serde_json::{Value, json};
@@ -134,12 +135,24 @@ fn run(example: &str, url: &str, args: &[&str]) -> Output {
     let target = test.parent().and_then(Path::parent).unwrap();
     let program =
         target.join("examples").join(example).with_extension(std::env::consts::EXE_EXTENSION);
+    let built = std::fs::metadata(&program).and_then(|program| program.modified());
     assert!(
-        program.exists(),
-        "{} is not built; `cargo test` builds it, and so does `cargo build --examples`",
+        built.is_ok_and(|built| built >= changed(Path::new("examples")).max(changed("src".as_ref()))),
+        "{} is missing or older than its source; `cargo build --examples` builds it, and so does \
+         `cargo test` without a choice of targets",
         program.display()
     );
     Command::new(program).args(args).env("NATS_URL", url).output().unwrap()
+}
+
+/// When something in a folder was last written.
+fn changed(folder: &Path) -> SystemTime {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let times = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => changed(&entry.path()),
+        false => entry.metadata().unwrap().modified().unwrap(),
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn summary(output: &Output) -> Value {
