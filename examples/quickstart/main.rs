@@ -11,6 +11,7 @@ mod domain;
 mod import;
 mod rows;
 mod summary;
+mod verify;
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -20,15 +21,15 @@ use std::time::Instant;
 
 use cim_persistence::backend::ConnectionConfig;
 use cim_persistence::backend::nats::Connection;
-use cim_persistence::repository::{LoadOptions, Repository, RepositoryError};
+use cim_persistence::repository::{LoadOptions, Repository};
 use cim_persistence::server::{self, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig};
-use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use domain::{Aircraft, FlightEvent, FlightId};
 use import::{Read, import};
 use summary::Summary;
+use verify::verify_chains;
 
 const USAGE: &str = "usage: quickstart [--json] [FILE.csv]";
 const SAMPLE: &str =
@@ -37,9 +38,6 @@ const SAMPLE: &str =
 /// How many flights of the busiest aircraft are shown, and how many events one has at most.
 const SHOWN: usize = 5;
 const EVENTS_OF_A_FLIGHT: u64 = 2;
-
-/// How many chains are verified at once.
-const VERIFIERS: usize = 32;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -71,7 +69,7 @@ async fn run(args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     if !json {
         show_busiest(&repository, &read).await?;
     }
-    let chains = verify_all(&repository, &read).await?;
+    let chains = verify_chains(&context, read.aircraft.keys()).await?;
     let summary = Summary::new(&read, &recorded, took, chains);
     match json {
         true => println!("{}", serde_json::to_string(&summary)?),
@@ -130,18 +128,6 @@ async fn show_busiest(
     let cid = head.cid.map(|cid| cid.to_string()).unwrap_or_default();
     println!("Its chain of {} events is whole up to {cid}.\n", head.version);
     Ok(())
-}
-
-/// Verifies the chain of every aircraft in the file.
-async fn verify_all(
-    repository: &Repository<Aircraft>,
-    read: &Read,
-) -> Result<u64, RepositoryError> {
-    futures::stream::iter(read.aircraft.keys())
-        .map(|tailnum| repository.verify(tailnum))
-        .buffer_unordered(VERIFIERS)
-        .try_fold(0, |verified, _| std::future::ready(Ok(verified + 1)))
-        .await
 }
 
 /// A bar over the bytes of the file, where somebody looks at it.

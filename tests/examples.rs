@@ -1,0 +1,203 @@
+//! The examples do what their texts promise: run as programs, on a server, as a reader would run them.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::SystemTime;
+
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use serde_json::{Value, json};
+
+const SAMPLE: &str = "examples/data/flights-2013-01-01_03.csv";
+const HEADER: &str = "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,\
+                      carrier,flight,tailnum,origin,dest,air_time,distance,hour,minute,time_hour";
+const ROW: &str =
+    "2013,1,1,517,515,2,830,819,11,UA,1545,N14228,EWR,IAH,227,1400,5,15,2013-01-01T10:00:00Z";
+
+#[tokio::test]
+async fn quickstart_stores_each_flight_once_however_often_it_runs() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let counted = count(&std::fs::read_to_string(SAMPLE).unwrap());
+
+    let first = summary(&run("quickstart", server.url(), &["--json"]));
+    assert_eq!(first, counted);
+    let messages = messages(&server).await;
+    assert_eq!(Some(messages), counted["events"].as_u64());
+
+    let again = summary(&run("quickstart", server.url(), &["--json", SAMPLE]));
+    let mut nothing = counted;
+    for key in ["commits", "departed", "arrived", "diverted", "cancelled", "events"] {
+        nothing[key] = json!(0);
+    }
+    assert_eq!(again, nothing);
+    assert_eq!(self::messages(&server).await, messages);
+}
+
+#[tokio::test]
+async fn quickstart_recognises_a_flight_by_what_it_is_and_not_by_its_row() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let later = ROW.replace("2013,1,1,", "2013,1,2,");
+    let earlier = ROW.replace("517,515", "417,415");
+    let first = write(folder.path(), "first.csv", &[HEADER, ROW, &later]);
+    let second = write(folder.path(), "second.csv", &[HEADER, &earlier, &later, &later, ROW]);
+
+    assert_eq!(summary(&run("quickstart", server.url(), &["--json", &first]))["commits"], 2);
+    let stored = summary(&run("quickstart", server.url(), &["--json", &second]));
+    assert_eq!((&stored["commits"], &stored["events"]), (&json!(1), &json!(2)));
+    assert_eq!(messages(&server).await, 6);
+
+    let shown = run("quickstart", server.url(), &[&second]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(text.contains("N14228 has the most flights in the file, 4; 3 are recorded"), "{text}");
+    assert!(text.contains("known           4"), "{text}");
+}
+
+#[tokio::test]
+async fn quickstart_says_what_is_wrong_with_a_file() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, lines: &[&str]| write(folder.path(), name, lines);
+    let missing = folder.path().join("none.csv").to_string_lossy().into_owned();
+    let no_column = file("column.csv", &[&HEADER.replace("tailnum", "tail"), ROW]);
+    let bad_value = file("value.csv", &[HEADER, ROW, &ROW.replace("1545", "many")]);
+    let bad_time = file("time.csv", &[HEADER, &ROW.replace("517,", "561,")]);
+    let bad_day = file("day.csv", &[HEADER, &ROW.replace("2013,1,1", "2013,13,1")]);
+    let bad_code = file("code.csv", &[HEADER, &ROW.replace("IAH", "Iowa")]);
+    let short = file("short.csv", &[HEADER, ROW, "2013,1,1"]);
+
+    let wrong = |path: &str, expected: &str| {
+        let output = run("quickstart", server.url(), &["--json", path]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(output.stdout.is_empty());
+        assert_eq!(text.trim_end(), format!("quickstart: {path}{expected}"));
+    };
+    wrong(&missing, " cannot be opened: No such file or directory (os error 2)");
+    wrong(
+        &no_column,
+        " has no column \"tailnum\"; its first line must name the columns of nycflights13",
+    );
+    wrong(
+        &bad_value,
+        " row 2 (line 3), column \"flight\": \"many\": invalid digit found in string",
+    );
+    wrong(&bad_time, " row 1 (line 2), column \"dep_time\": \"561\": not a time of day (hhmm)");
+    wrong(&bad_day, " row 1 (line 2), column \"day\": \"1\": 2013-13-1 is not a day");
+    wrong(
+        &bad_code,
+        " row 1 (line 2), column \"dest\": \"Iowa\": not a code of 3 capital letters or digits",
+    );
+    wrong(
+        &short,
+        " cannot be read: CSV error: record 2 (line: 3, byte: 246): \
+          found record with 3 fields, but the previous record has 19 fields",
+    );
+}
+
+#[tokio::test]
+async fn quickstart_says_how_it_is_called() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    for (args, expected) in
+        [(&["--yaml"][..], "unknown option --yaml"), (&["a.csv", "b.csv"], "one file at a time")]
+    {
+        let output = run("quickstart", server.url(), args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text.contains(expected) && text.contains("usage:"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn persistence_example_runs_as_often_as_one_likes() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    for _ in 0..2 {
+        let output = run("persistence_example", server.url(), &[]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("loaded    1000 cents at version 1"), "{text}");
+        assert!(text.contains("withdrawn nothing, rejected: not enough money"), "{text}");
+        assert!(text.contains("expected version 1, but the aggregate has version 2"), "{text}");
+        assert!(text.contains("history   2 -300 cents"), "{text}");
+    }
+}
+
+#[test]
+fn persistence_example_is_short() {
+    let source = std::fs::read_to_string("examples/persistence_example.rs").unwrap();
+    assert!(source.lines().count() < 80);
+}
+
+/// Runs an example that cargo has built beside this test.
+fn run(example: &str, url: &str, args: &[&str]) -> Output {
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(Path::parent).unwrap();
+    let program =
+        target.join("examples").join(example).with_extension(std::env::consts::EXE_EXTENSION);
+    let built = std::fs::metadata(&program).and_then(|program| program.modified());
+    assert!(
+        built.is_ok_and(|built| built >= changed(Path::new("examples")).max(changed("src".as_ref()))),
+        "{} is missing or older than its source; `cargo build --examples` builds it, and so does \
+         `cargo test` without a choice of targets",
+        program.display()
+    );
+    Command::new(program).args(args).env("NATS_URL", url).output().unwrap()
+}
+
+/// When something in a folder was last written.
+fn changed(folder: &Path) -> SystemTime {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let times = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => changed(&entry.path()),
+        false => entry.metadata().unwrap().modified().unwrap(),
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn summary(output: &Output) -> Value {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What storing this text for the first time must come to, counted without any of the example's code.
+fn count(text: &str) -> Value {
+    let (mut rows, mut skipped, mut aircraft) = (0, 0, HashSet::new());
+    let (mut departed, mut arrived, mut diverted, mut cancelled) = (0, 0, 0, 0);
+    for line in text.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let (dep_time, arr_time, tailnum) = (cells[3], cells[6], cells[11]);
+        rows += 1;
+        if tailnum == "NA" {
+            skipped += 1;
+            continue;
+        }
+        aircraft.insert(tailnum);
+        match (dep_time, arr_time) {
+            ("NA", _) => cancelled += 1,
+            (_, "NA") => (departed, diverted) = (departed + 1, diverted + 1),
+            _ => (departed, arrived) = (departed + 1, arrived + 1),
+        }
+    }
+    json!({
+        "rows": rows, "skipped": skipped, "aircraft": aircraft.len(), "commits": rows - skipped,
+        "departed": departed, "arrived": arrived, "diverted": diverted, "cancelled": cancelled,
+        "events": departed + arrived + diverted + cancelled, "chains_verified": aircraft.len(),
+    })
+}
+
+async fn messages(server: &PrivateServer) -> u64 {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let mut stream = jetstream.get_stream("CIM-EVENTS-flights").await.unwrap();
+    stream.info().await.unwrap().state.messages
+}
+
+fn write(folder: &Path, name: &str, lines: &[&str]) -> String {
+    let path: PathBuf = folder.join(name);
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    path.to_string_lossy().into_owned()
+}
