@@ -13,3 +13,5 @@ pub mod repository;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,20 +1,31 @@
 //! One small model of a JetStream stream, in memory.
 //!
 //! It refuses what nats-server 2.15.1 refuses: guards, atomic batches, message ids and sizes are judged as the server
-//! judges them. The adapters on it stand beside the ports; what goes wrong on purpose is in [`faults`](self::faults).
-//! It keeps every message, also in a bucket, so that a reader can be shown the state of a while ago.
+//! judges them, in [`model`] and [`wire`]. The adapters on it stand beside the ports. Here each operation meets the
+//! [`faults`] of its store before it reaches the model.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod faults;
+mod gate;
+mod model;
+mod random;
+mod wire;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
 
-use super::{BackendError, Guard, NewMessage, Position, StoredMessage};
-use crate::clock::{Clock, System, Timestamp};
-use crate::event::{Headers, names};
+use super::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use crate::clock::{Clock, Timestamp};
 use crate::subject::Subject;
+
+pub use faults::{Call, CallKind, Fault, Faults, Late};
+pub use gate::Gate;
+pub use random::Rates;
+
+use model::Model;
 
 /// How many messages a reader copies while it holds the lock: what bounds the memory of a read.
 const CHUNK: usize = 256;
@@ -39,16 +50,28 @@ impl Default for Limits {
     }
 }
 
-/// How many messages a write brings, which decides how it travels and how it is judged.
+/// What is written at once; alone and in a batch a message travels differently and is judged differently.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     One(NewMessage),
     Batch(Vec<NewMessage>),
 }
 
-/// A stream. Cloning shares it.
+impl Write {
+    fn subjects(&self) -> Vec<&str> {
+        match self {
+            Self::One(message) => vec![message.subject.as_str()],
+            Self::Batch(messages) => messages.iter().map(|m| m.subject.as_str()).collect(),
+        }
+    }
+}
+
+/// A stream, and the faults that the operations through this handle meet. Cloning shares what is stored.
 #[derive(Clone)]
-pub(crate) struct MemoryStream(Arc<Inner>);
+pub(crate) struct MemoryStream {
+    inner: Arc<Inner>,
+    faults: Faults,
+}
 
 struct Inner {
     name: Arc<str>,
@@ -58,60 +81,79 @@ struct Inner {
     model: Mutex<Model>,
 }
 
-/// What is stored. The message at index `i` has the sequence `i + 1`, for nothing is ever removed.
-#[derive(Default)]
-struct Model {
-    messages: Vec<StoredMessage>,
-    by_subject: HashMap<Subject, Vec<u64>>,
-    ids: HashSet<Arc<str>>,
-    /// The ids in the order they came, so that forgetting them is cheap.
-    ids_by_age: VecDeque<(Timestamp, Arc<str>)>,
-}
-
 impl MemoryStream {
-    pub(crate) fn new(name: &str) -> Self {
-        Self::build(name.into(), Limits::default(), Arc::new(System))
+    pub(crate) fn new(name: &str, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let (name, created) = (Arc::from(name), clock.now());
+        let model = Mutex::new(Model::new(Arc::clone(&name)));
+        Self {
+            inner: Arc::new(Inner { name, limits, clock, created, model }),
+            faults: Faults::new(),
+        }
     }
 
-    fn build(name: Arc<str>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let created = clock.now();
-        Self(Arc::new(Inner { name, limits, clock, created, model: Mutex::default() }))
-    }
-
-    /// The same stream, empty, with another clock.
-    pub(crate) fn with_clock(&self, clock: Arc<dyn Clock>) -> Self {
-        Self::build(self.0.name.clone(), self.0.limits, clock)
-    }
-
-    /// The same stream, empty, with other limits.
-    pub(crate) fn with_limits(&self, limits: Limits) -> Self {
-        Self::build(self.0.name.clone(), limits, self.0.clock.clone())
+    /// The same stream through a handle that meets these faults.
+    pub(crate) fn with_faults(self, faults: &Faults) -> Self {
+        Self { faults: faults.clone(), ..self }
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        self.0.limits
+        self.inner.limits
     }
 
     pub(crate) fn created(&self) -> Timestamp {
-        self.0.created
+        self.inner.created
     }
 
-    /// The sequence of the last message; as many there are.
+    /// The sequence of the last message, which is how many there are.
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        Ok(self.0.model().messages.len() as u64)
+        self.meet(CallKind::LeaderRead, &[]).await?;
+        Ok(self.inner.model().end())
     }
 
     /// Stores all messages or none and returns the position of the last.
     pub(crate) async fn write(&self, write: Write) -> Result<Position, BackendError> {
-        let write = self.0.checked(write)?;
-        self.0.store(write)
+        let write = wire::checked(write, &self.inner.limits)?;
+        let fault = self.meet(CallKind::Write, &write.subjects()).await?;
+        let unknown = |what: &str| Err(BackendError::unknown(format!("injected: {what}")));
+        match fault {
+            Some(Fault::LostAck) => {
+                // The answer is lost whatever it says.
+                let _ = self.inner.store(write);
+                unknown("the answer was lost")
+            }
+            Some(Fault::LostWrite) => unknown("the write was lost"),
+            Some(Fault::LateWrite(late)) => {
+                let inner = Arc::clone(&self.inner);
+                // Nobody waits for the answer any more.
+                self.faults.keep_late(late, move || drop(inner.store(write)));
+                unknown("the write is late")
+            }
+            Some(Fault::Conflict) => Err(BackendError::Conflict { detail: "injected".to_owned() }),
+            Some(Fault::Overtaken(message)) => {
+                // A message that is refused overtakes nobody.
+                let _ = self.inner.store(Write::One(message));
+                self.inner.store(write)
+            }
+            Some(Fault::PauseAfter(gate)) => {
+                let outcome = self.inner.store(write);
+                gate.pass().await;
+                outcome
+            }
+            _ => self.inner.store(write),
+        }
     }
 
     pub(crate) async fn last(
         &self,
         subject: &Subject,
+        from: ReadFrom,
     ) -> Result<Option<StoredMessage>, BackendError> {
-        Ok(self.0.model().last(subject, u64::MAX).cloned())
+        let kind = match from {
+            ReadFrom::Nearest => CallKind::NearestRead,
+            ReadFrom::Leader => CallKind::LeaderRead,
+        };
+        let end = self.see(kind, &[subject.as_str()]).await?;
+        Ok(self.inner.model().last(subject, end).cloned())
     }
 
     pub(crate) async fn first_after(
@@ -119,7 +161,8 @@ impl MemoryStream {
         subject: &Subject,
         after: Position,
     ) -> Result<Option<StoredMessage>, BackendError> {
-        Ok(self.0.model().first_after(subject, after.get()).cloned())
+        self.meet(CallKind::LeaderRead, &[subject.as_str()]).await?;
+        Ok(self.inner.model().first_after(subject, after.get()).cloned())
     }
 
     /// The last message of each subject that has one, in order of position.
@@ -127,23 +170,25 @@ impl MemoryStream {
         &self,
         subjects: &[Subject],
     ) -> Result<Vec<StoredMessage>, BackendError> {
-        if subjects.len() > self.0.limits.max_subjects_read {
+        if subjects.len() > self.inner.limits.max_subjects_read {
             return Err(BackendError::Invalid {
                 detail: format!("{} subjects are too many for one read", subjects.len()),
             });
         }
-        let model = self.0.model();
+        let names: Vec<&str> = subjects.iter().map(Subject::as_str).collect();
+        let end = self.see(CallKind::NearestRead, &names).await?;
         let distinct: HashSet<&Subject> = subjects.iter().collect();
+        let model = self.inner.model();
         let mut found: Vec<StoredMessage> =
-            distinct.into_iter().filter_map(|s| model.last(s, u64::MAX).cloned()).collect();
+            distinct.into_iter().filter_map(|s| model.last(s, end).cloned()).collect();
         found.sort_by_key(|message| message.position);
         Ok(found)
     }
 
     /// The subjects that match a pattern, in no order.
     pub(crate) async fn subjects(&self, pattern: &str) -> Result<Vec<Subject>, BackendError> {
-        let model = self.0.model();
-        Ok(model.by_subject.keys().filter(|s| matches(pattern, s.as_str())).cloned().collect())
+        self.meet(CallKind::LeaderRead, &[pattern]).await?;
+        Ok(self.inner.model().subjects(pattern))
     }
 
     /// What is stored after a position, chunk by chunk.
@@ -152,18 +197,61 @@ impl MemoryStream {
         filter: Option<String>,
         after: Position,
     ) -> impl Stream<Item = Result<StoredMessage, BackendError>> + Send + 'static {
-        let reading =
-            Reading { stream: self.clone(), filter, after: after.get(), chunk: Vec::new() };
+        let (stream, after) = (self.clone(), after.get());
+        let reading = Reading { stream, filter, after, chunk: Vec::new(), complete: false };
         futures::stream::try_unfold(reading, |mut reading| async move {
             let next = reading.next().await?;
             Ok(next.map(|message| (message, reading)))
         })
     }
+
+    /// How far a read sees.
+    async fn see(&self, kind: CallKind, subjects: &[&str]) -> Result<u64, BackendError> {
+        Ok(match self.meet(kind, subjects).await? {
+            Some(Fault::StaleRead(writes)) => self.inner.model().end_before(writes),
+            _ => u64::MAX,
+        })
+    }
+
+    /// Meets the faults that any operation can meet, and returns one that is special to its kind.
+    async fn meet(&self, kind: CallKind, subjects: &[&str]) -> Result<Option<Fault>, BackendError> {
+        let stream = &self.inner.name;
+        match self.faults.meet(&Call { stream, kind, subjects }) {
+            Some(Fault::Outage) => Err(BackendError::unavailable("injected")),
+            Some(Fault::Denied) => Err(BackendError::Denied {
+                subject: subjects.first().map_or(stream.as_ref(), |s| s).to_owned(),
+                detail: "injected".to_owned(),
+            }),
+            Some(Fault::PauseAfter(gate)) if kind != CallKind::Write => {
+                gate.pass().await;
+                Ok(None)
+            }
+            Some(Fault::PauseBefore(gate)) => {
+                gate.pass().await;
+                Ok(None)
+            }
+            special => Ok(special),
+        }
+    }
 }
 
 impl fmt::Debug for MemoryStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryStream({}, {} messages)", self.0.name, self.0.model().messages.len())
+        write!(f, "MemoryStream({}, {} messages)", self.inner.name, self.inner.model().end())
+    }
+}
+
+impl Inner {
+    fn model(&self) -> MutexGuard<'_, Model> {
+        // The model does not panic, so what a poisoned lock guards is whole.
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self, write: Write) -> Result<Position, BackendError> {
+        let mut model = self.model();
+        // Under the lock, so that times grow with the positions.
+        let now = self.clock.now();
+        model.store(write, now, self.limits.duplicate_window)
     }
 }
 
@@ -173,13 +261,16 @@ struct Reading {
     after: u64,
     /// What was copied and not yet handed out, last first.
     chunk: Vec<StoredMessage>,
+    complete: bool,
 }
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<StoredMessage>, BackendError> {
-        if self.chunk.is_empty() {
-            let model = self.stream.0.model();
-            self.chunk = model.chunk(self.filter.as_deref(), self.after);
+        if self.chunk.is_empty() && !self.complete {
+            let filter = self.filter.as_deref();
+            let end = self.stream.see(CallKind::NearestRead, filter.as_slice()).await?;
+            self.chunk = self.stream.inner.model().chunk(filter, self.after, end, CHUNK);
+            self.complete = self.chunk.len() < CHUNK;
             self.chunk.reverse();
         }
         let next = self.chunk.pop();
@@ -188,222 +279,4 @@ impl Reading {
         }
         Ok(next)
     }
-}
-
-impl Inner {
-    fn model(&self) -> MutexGuard<'_, Model> {
-        // Nothing in this file panics while it holds the lock, so what a poisoned one guards is whole.
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a client refuses before anything is sent.
-    fn checked(&self, mut write: Write) -> Result<Write, BackendError> {
-        if let Write::Batch(messages) = &write
-            && messages.len() > self.limits.max_batch_messages
-        {
-            let (actual, limit) = (messages.len(), self.limits.max_batch_messages);
-            return Err(BackendError::TooMany { actual, limit });
-        }
-        let limit = self.limits.max_message_bytes;
-        match &mut write {
-            Write::One(message) => {
-                message.headers = legal_headers(&message.headers)?;
-                size_within(message, 0, limit)?;
-            }
-            Write::Batch(messages) => {
-                let count = messages.len();
-                for (message, place) in messages.iter_mut().zip(1..) {
-                    message.headers = legal_headers(&message.headers)?;
-                    size_within(message, batch_header_bytes(place, count), limit)?;
-                }
-            }
-        }
-        Ok(write)
-    }
-
-    /// What the server does with a write that reached it.
-    fn store(&self, write: Write) -> Result<Position, BackendError> {
-        let now = self.clock.now();
-        let mut model = self.model();
-        model.forget_ids(now, self.limits.duplicate_window);
-        let messages = match write {
-            Write::One(message) => {
-                // The server looks at the guard first when a message comes alone, and at the id first in a batch.
-                model.admit_guard(&message, &HashSet::new())?;
-                if id_of(&message).is_some_and(|id| model.ids.contains(id)) {
-                    return Err(self.duplicate());
-                }
-                vec![message]
-            }
-            Write::Batch(messages) => {
-                self.admit_batch(&model, &messages)?;
-                messages
-            }
-        };
-        Ok(messages.into_iter().fold(Position::START, |_, message| model.append(message, now)))
-    }
-
-    fn admit_batch(&self, model: &Model, messages: &[NewMessage]) -> Result<(), BackendError> {
-        let mut ids = HashSet::new();
-        let mut written = HashSet::new();
-        for message in messages {
-            if id_of(message).is_some_and(|id| model.ids.contains(id) || !ids.insert(id)) {
-                return Err(self.duplicate());
-            }
-            model.admit_guard(message, &written)?;
-            written.insert(&message.subject);
-        }
-        Ok(())
-    }
-
-    fn duplicate(&self) -> BackendError {
-        BackendError::Duplicate { stream: self.name.as_ref().to_owned() }
-    }
-}
-
-impl Model {
-    fn last(&self, subject: &Subject, end: u64) -> Option<&StoredMessage> {
-        let sequences = self.by_subject.get(subject)?;
-        let seen = sequences.partition_point(|sequence| *sequence <= end);
-        self.at(*sequences[..seen].last()?)
-    }
-
-    fn first_after(&self, subject: &Subject, after: u64) -> Option<&StoredMessage> {
-        let sequences = self.by_subject.get(subject)?;
-        let passed = sequences.partition_point(|sequence| *sequence <= after);
-        self.at(*sequences.get(passed)?)
-    }
-
-    fn at(&self, sequence: u64) -> Option<&StoredMessage> {
-        self.messages.get(usize::try_from(sequence.checked_sub(1)?).ok()?)
-    }
-
-    fn chunk(&self, filter: Option<&str>, after: u64) -> Vec<StoredMessage> {
-        let passed = usize::try_from(after).unwrap_or(usize::MAX).min(self.messages.len());
-        self.messages[passed..]
-            .iter()
-            .filter(|message| filter.is_none_or(|f| matches(f, message.subject.as_str())))
-            .take(CHUNK)
-            .cloned()
-            .collect()
-    }
-
-    fn admit_guard(
-        &self,
-        message: &NewMessage,
-        written: &HashSet<&Subject>,
-    ) -> Result<(), BackendError> {
-        let (subject, expected) = match &message.guard {
-            Guard::Free => return Ok(()),
-            Guard::Last(expected) => (&message.subject, *expected),
-            Guard::LastOf(subject, expected) => (subject, *expected),
-        };
-        if written.contains(subject) {
-            // Whatever is expected, also the right position: the server compares nothing it has not stored.
-            let detail = format!("{subject} was written earlier in this batch");
-            return Err(BackendError::Conflict { detail });
-        }
-        let last = self.last(subject, u64::MAX).map_or(Position::START, |stored| stored.position);
-        if last != expected {
-            let detail = format!("the last position on {subject} is {last}, not {expected}");
-            return Err(BackendError::Conflict { detail });
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, message: NewMessage, now: Timestamp) -> Position {
-        let sequence = self.messages.len() as u64 + 1;
-        if let Some(id) = id_of(&message) {
-            let id: Arc<str> = id.into();
-            self.ids.insert(id.clone());
-            self.ids_by_age.push_back((now, id));
-        }
-        let NewMessage { subject, headers, payload, .. } = message;
-        self.by_subject.entry(subject.clone()).or_default().push(sequence);
-        let position = Position::new(sequence);
-        self.messages.push(StoredMessage { subject, position, time: now, headers, payload });
-        position
-    }
-
-    fn forget_ids(&mut self, now: Timestamp, window: Duration) {
-        while let Some((seen, _)) = self.ids_by_age.front()
-            && now.since(*seen) >= window
-        {
-            if let Some((_, id)) = self.ids_by_age.pop_front() {
-                self.ids.remove(&id);
-            }
-        }
-    }
-}
-
-/// The id the server deduplicates by; it takes an empty one for none.
-fn id_of(message: &NewMessage) -> Option<&str> {
-    message.headers.get(names::MSG_ID).filter(|id| !id.is_empty())
-}
-
-/// The headers as they come back from a server, or why they cannot be sent.
-fn legal_headers(headers: &Headers) -> Result<Headers, BackendError> {
-    for (name, value) in headers.iter() {
-        let refuse =
-            |why: &str| Err(BackendError::Invalid { detail: format!("header {name:?} {why}") });
-        if name.is_empty() || name.contains(|c: char| !c.is_ascii_graphic() || c == ':') {
-            return refuse("is not a name");
-        }
-        if value.contains(['\r', '\n']) {
-            return refuse("has a line break in its value");
-        }
-    }
-    Ok(headers
-        .iter()
-        .map(|(name, value)| (name.to_owned().into(), value.trim().to_owned()))
-        .collect())
-}
-
-/// Whether a message fits, with its headers as they are on the wire and what the protocol adds.
-fn size_within(message: &NewMessage, protocol: usize, limit: usize) -> Result<(), BackendError> {
-    let digits = |position: &Position| position.to_string().len();
-    let expected = "Nats-Expected-Last-Subject-Sequence".len();
-    let guard = match &message.guard {
-        Guard::Free => 0,
-        Guard::Last(position) => line(expected, digits(position)),
-        Guard::LastOf(subject, position) => {
-            line(expected, digits(position))
-                + line(expected + "-Subject".len(), subject.as_str().len())
-        }
-    };
-    let headers: usize =
-        message.headers.iter().map(|(name, value)| line(name.len(), value.len())).sum();
-    let actual = "NATS/1.0\r\n\r\n".len() + headers + guard + protocol + message.payload.len();
-    if actual > limit {
-        return Err(BackendError::TooLarge { subject: message.subject.clone(), actual, limit });
-    }
-    Ok(())
-}
-
-/// The bytes of a header on the wire: name, colon, space, value, line break.
-fn line(name: usize, value: usize) -> usize {
-    name + value + 4
-}
-
-fn batch_header_bytes(place: usize, count: usize) -> usize {
-    const ID_BYTES: usize = 32;
-    let commit = if place == count { line("Nats-Batch-Commit".len(), 1) } else { 0 };
-    line("Nats-Batch-Id".len(), ID_BYTES)
-        + line("Nats-Batch-Sequence".len(), place.to_string().len())
-        + commit
-}
-
-/// Whether a subject matches a pattern: `*` stands for one token, a closing `>` for one or more.
-fn matches(pattern: &str, subject: &str) -> bool {
-    let mut tokens = subject.split('.');
-    let mut wanted = pattern.split('.').peekable();
-    while let Some(want) = wanted.next() {
-        match (want, tokens.next()) {
-            (">", Some(_)) if wanted.peek().is_none() => return true,
-            ("*", Some(_)) => {}
-            (want, Some(token)) if want == token => {}
-            _ => return false,
-        }
-    }
-    tokens.next().is_none()
 }

@@ -10,11 +10,14 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{EventLog, LogLimits, LogQuery, LogStatus};
-use crate::backend::memory::{Limits, MemoryStream, Write};
+use crate::backend::memory::{Faults, Limits, MemoryStream, Write};
 use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
-use crate::clock::Clock;
+use crate::clock::{Clock, System};
 use crate::event::NonEmpty;
 use crate::subject::Subject;
+
+/// What the log calls its stream in errors and to the conditions of faults.
+const NAME: &str = "memory";
 
 /// An [`EventLog`] in memory. Cloning shares what is stored.
 ///
@@ -22,14 +25,15 @@ use crate::subject::Subject;
 /// batch 1000 messages, and message ids are remembered for two minutes of its clock.
 ///
 /// ```
-/// # futures::executor::block_on(async {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
 /// use cim_persistence::event_log::{EventLog, MemoryLog};
 ///
 /// let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
 /// assert_eq!(log.status().await?.messages, 0);
-/// # Ok::<(), cim_persistence::backend::BackendError>(())
-/// # }).unwrap();
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct MemoryLog {
@@ -39,18 +43,25 @@ pub struct MemoryLog {
 impl MemoryLog {
     /// An empty log.
     pub fn new() -> Self {
-        Self { stream: MemoryStream::new("memory") }
+        Self::with_clock(Arc::new(System))
     }
 
     /// An empty log whose messages are stored at the times this clock tells.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { stream: MemoryStream::new("memory").with_clock(clock) }
+        Self { stream: MemoryStream::new(NAME, Limits::default(), clock) }
     }
 
     /// An empty log that takes messages of at most so many bytes, headers included.
     pub fn with_max_message_bytes(max_message_bytes: usize) -> Self {
         let limits = Limits { max_message_bytes, ..Limits::default() };
-        Self { stream: MemoryStream::new("memory").with_limits(limits) }
+        Self { stream: MemoryStream::new(NAME, limits, Arc::new(System)) }
+    }
+
+    /// The same log, where what is done through this handle and its clones meets these faults.
+    ///
+    /// Handles that were cloned before do not meet them.
+    pub fn with_faults(self, faults: &Faults) -> Self {
+        Self { stream: self.stream.with_faults(faults) }
     }
 }
 
@@ -80,9 +91,9 @@ impl EventLog for MemoryLog {
     fn last<'a>(
         &'a self,
         subject: &'a Subject,
-        _from: ReadFrom,
+        from: ReadFrom,
     ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
-        self.stream.last(subject).boxed()
+        self.stream.last(subject, from).boxed()
     }
 
     fn first_after<'a>(

@@ -10,9 +10,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::{Change, Expected, Key, KeyValue, KeyWrite, Slot};
-use crate::backend::memory::{MemoryStream, Write};
+use crate::backend::memory::{Faults, Limits, MemoryStream, Write};
 use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom, StoredMessage};
-use crate::clock::Clock;
+use crate::clock::{Clock, System};
 use crate::event::{Headers, NonEmpty};
 use crate::subject::Subject;
 
@@ -21,15 +21,16 @@ const OPERATION: &str = "KV-Operation";
 /// A [`KeyValue`] in memory. Cloning shares what is stored.
 ///
 /// ```
-/// # futures::executor::block_on(async {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use cim_persistence::backend::ReadFrom;
 /// use cim_persistence::state::{Key, KeyValue, MemoryKeyValue};
 ///
 /// let bucket = MemoryKeyValue::new("sales-state");
-/// let key = Key::new("order.42").unwrap();
+/// let key = Key::new("order.42")?;
 /// assert_eq!(bucket.get(&key, ReadFrom::Leader).await?.revision, 0);
-/// # Ok::<(), cim_persistence::backend::BackendError>(())
-/// # }).unwrap();
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct MemoryKeyValue {
@@ -40,13 +41,20 @@ pub struct MemoryKeyValue {
 impl MemoryKeyValue {
     /// An empty bucket of this name.
     pub fn new(bucket: &str) -> Self {
-        Self { stream: MemoryStream::new(&format!("KV_{bucket}")), bucket: bucket.into() }
+        Self::with_clock(bucket, Arc::new(System))
     }
 
     /// An empty bucket whose values are stored at the times this clock tells.
     pub fn with_clock(bucket: &str, clock: Arc<dyn Clock>) -> Self {
-        let empty = Self::new(bucket);
-        Self { stream: empty.stream.with_clock(clock), ..empty }
+        let stream = MemoryStream::new(&format!("KV_{bucket}"), Limits::default(), clock);
+        Self { stream, bucket: bucket.into() }
+    }
+
+    /// The same bucket, where what is done through this handle and its clones meets these faults.
+    ///
+    /// Handles that were cloned before do not meet them.
+    pub fn with_faults(self, faults: &Faults) -> Self {
+        Self { stream: self.stream.with_faults(faults), ..self }
     }
 
     fn subject(&self, key: &Key) -> Subject {
@@ -92,10 +100,10 @@ impl KeyValue for MemoryKeyValue {
     fn get<'a>(
         &'a self,
         key: &'a Key,
-        _from: ReadFrom,
+        from: ReadFrom,
     ) -> BoxFuture<'a, Result<Slot, BackendError>> {
         async move {
-            let message = self.stream.last(&self.subject(key)).await?;
+            let message = self.stream.last(&self.subject(key), from).await?;
             Ok(message.map(slot).unwrap_or_default())
         }
         .boxed()

@@ -1,0 +1,202 @@
+//! The stores on a real server keep the promises of the ports, and the model in memory does what the server does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_nats::jetstream;
+use bytes::Bytes;
+use cim_persistence::backend::nats::Connection;
+use cim_persistence::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
+use cim_persistence::event::{Headers, NonEmpty, names};
+use cim_persistence::event_log::{LogQuery, MemoryLog, NatsLog};
+use cim_persistence::server::{self, Server, ServerConfig};
+use cim_persistence::state::NatsKeyValue;
+use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
+use cim_persistence::testing::conformance::event_log::{self, LogUnderTest};
+use cim_persistence::testing::conformance::key_value;
+use futures::TryStreamExt;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn log_keeps_every_promise() {
+    let bench = Bench::start().await;
+    let mut broken = Vec::new();
+    for case in event_log::cases() {
+        let (name, under) = bench.log().await;
+        if let Err(how) = case.run(under).await {
+            broken.push(format!("{}: {how}", case.name()));
+        }
+        bench.remove(&name).await;
+    }
+    assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
+}
+
+#[tokio::test]
+async fn bucket_keeps_every_promise() {
+    let bench = Bench::start().await;
+    let mut broken = Vec::new();
+    for case in key_value::cases() {
+        let bucket = bench.bucket().await;
+        let store = NatsKeyValue::open(&bench.connection, &bucket).await.unwrap();
+        if let Err(how) = case.run(Arc::new(store)).await {
+            broken.push(format!("{}: {how}", case.name()));
+        }
+        bench.remove(&format!("KV_{bucket}")).await;
+    }
+    assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
+}
+
+/// The same writes, drawn by chance, have the same outcomes in memory and on the server.
+#[tokio::test]
+async fn model_judges_writes_as_the_server_does() {
+    let bench = Bench::start().await;
+    for seed in 0..6 {
+        let (name, server) = bench.log().await;
+        let memory =
+            LogUnderTest { log: Arc::new(MemoryLog::new()), scheme: server.scheme.clone() };
+        let mut draw = Draw(seed);
+        let mut seen = BTreeMap::new();
+        for step in 0..150 {
+            let messages = draw.messages(&memory, step).await;
+            let text = format!("seed {seed}, step {step}: {messages:?}");
+            let wanted = write(&server, messages.clone()).await;
+            let outcome = write(&memory, messages).await;
+            assert_eq!(outcome, wanted, "{text}");
+            *seen.entry(outcome.err()).or_insert(0) += 1;
+        }
+        assert!(seen.len() == 3 && seen.values().all(|times| *times >= 5), "{seen:?}");
+        assert_eq!(contents(&memory).await, contents(&server).await, "seed {seed}");
+        bench.remove(&name).await;
+    }
+}
+
+async fn write(under: &LogUnderTest, mut messages: Vec<NewMessage>) -> Result<u64, &'static str> {
+    let outcome = match messages.len() {
+        1 => under.log.publish(messages.remove(0)).await,
+        _ => under.log.publish_batch(NonEmpty::from_vec(messages).unwrap()).await,
+    };
+    match outcome {
+        Ok(position) => Ok(position.get()),
+        Err(BackendError::Conflict { .. }) => Err("conflict"),
+        Err(BackendError::Duplicate { .. }) => Err("duplicate"),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+async fn contents(under: &LogUnderTest) -> Vec<(u64, Subject, Bytes)> {
+    let query = LogQuery { filter: None, after: Position::START };
+    let read: Vec<_> = under.log.read(query).try_collect().await.unwrap();
+    read.into_iter().map(|m| (m.position.get(), m.subject, m.payload)).collect()
+}
+
+/// A small generator, so that a failure names its seed.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+
+    /// One to four messages on a few subjects, with guards that often hold.
+    async fn messages(&mut self, under: &LogUnderTest, step: u64) -> Vec<NewMessage> {
+        let mut messages = Vec::new();
+        for place in 0..=self.below(4) {
+            let payload = format!("{step} {place}").into();
+            messages.push(NewMessage { payload, ..self.message(under).await });
+        }
+        messages
+    }
+
+    async fn message(&mut self, under: &LogUnderTest) -> NewMessage {
+        let (subject, other) = (self.subject(&under.scheme), self.subject(&under.scheme));
+        let guard = match self.below(5) {
+            0 => Guard::Last(self.position(under, &subject).await),
+            1 => Guard::LastOf(other.clone(), self.position(under, &other).await),
+            _ => Guard::Free,
+        };
+        let mut headers = Headers::new();
+        if self.below(6) == 0 {
+            headers.push(names::MSG_ID, self.below(60).to_string());
+        }
+        NewMessage { subject, headers, payload: Bytes::new(), guard }
+    }
+
+    /// The last position on a subject, or now and then another one.
+    async fn position(&mut self, under: &LogUnderTest, subject: &Subject) -> Position {
+        let last = under.log.last(subject, ReadFrom::Leader).await.unwrap();
+        let last = last.map_or(0, |message| message.position.get());
+        Position::new(match self.below(6) {
+            0 => 0,
+            1 => last + 1,
+            _ => last,
+        })
+    }
+
+    fn subject(&mut self, scheme: &SubjectScheme) -> Subject {
+        let id = AggregateId::new(self.below(12).to_string()).unwrap();
+        scheme.events_of(&AggregateType::new("order").unwrap(), &id)
+    }
+}
+
+/// A server, and streams of names that nobody else has.
+struct Bench {
+    connection: Connection,
+    jetstream: jetstream::Context,
+    _server: Server,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let server = server::from_env_or(ServerConfig::Single).await.unwrap();
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let connection = Connection::from_client(client.clone());
+        Self { connection, jetstream: jetstream::new(client), _server: server }
+    }
+
+    async fn log(&self) -> (String, LogUnderTest) {
+        let context = unique();
+        let settings = jetstream::stream::Config {
+            name: format!("CIM-EVENTS-{context}"),
+            subjects: vec![format!("cim.events.{context}.>")],
+            deny_delete: true,
+            deny_purge: true,
+            allow_direct: true,
+            allow_atomic_publish: true,
+            max_consumers: 10_000,
+            ..Default::default()
+        };
+        let name = settings.name.clone();
+        self.jetstream.create_stream(settings).await.unwrap();
+        let log = NatsLog::open(&self.connection, &name).await.unwrap();
+        let context = ContextName::new(&context).unwrap();
+        let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
+        (name, LogUnderTest { log: Arc::new(log), scheme })
+    }
+
+    async fn bucket(&self) -> String {
+        let bucket = unique();
+        let settings = jetstream::stream::Config {
+            name: format!("KV_{bucket}"),
+            subjects: vec![format!("$KV.{bucket}.>")],
+            max_messages_per_subject: 1,
+            discard: jetstream::stream::DiscardPolicy::New,
+            deny_delete: true,
+            allow_rollup: true,
+            allow_direct: true,
+            allow_atomic_publish: true,
+            ..Default::default()
+        };
+        self.jetstream.create_stream(settings).await.unwrap();
+        bucket
+    }
+
+    async fn remove(&self, stream: &str) {
+        self.jetstream.delete_stream(stream).await.unwrap();
+    }
+}
+
+fn unique() -> String {
+    format!("conformance-{}", Uuid::new_v4().simple())
+}
