@@ -47,8 +47,10 @@ async fn events_after_the_tombstone_begin_the_aggregate_anew() {
     let accounts = lab.accounts().await;
     deposit_times(&accounts, "a", 2).await;
     accounts.delete(&"a".into(), SaveOptions::default()).await.unwrap();
-    let error =
-        accounts.save(&account("a"), vec![opened("Eve")], SaveOptions::default()).await.unwrap_err();
+    let error = accounts
+        .save(&account("a"), vec![opened("Eve")], SaveOptions::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, RepositoryError::VersionConflict { expected: 0, actual: 3 }));
     let events = vec![opened("Eve"), deposited(7)];
     let saved = accounts.save(&account("a"), events, ExpectedVersion::Exact(3)).await.unwrap();

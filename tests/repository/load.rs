@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cim_persistence::clock::{Clock, Timestamp};
-use cim_persistence::repository::{Freshness, LoadOptions, Repository, RepositoryError, SaveOptions};
+use cim_persistence::repository::{
+    Freshness, LoadOptions, Repository, RepositoryError, SaveOptions,
+};
 use cim_persistence::store::{Context, Ports};
 
 use crate::domain::{Account, Lab, account, bank, bare_bank, deposit, deposit_times, opened};

@@ -30,10 +30,8 @@ async fn exact_version_is_stored_on_and_no_other() {
     let accounts = lab.accounts().await;
     let first = accounts.save(&account("a"), vec![opened("Ada")], SaveOptions::default()).await;
     let first = first.unwrap();
-    let second = accounts
-        .save(&account("a"), vec![deposited(5)], SaveOptions::after(&first))
-        .await
-        .unwrap();
+    let second =
+        accounts.save(&account("a"), vec![deposited(5)], SaveOptions::after(&first)).await.unwrap();
     assert_eq!((first.version, second.version), (1, 2));
     assert!(second.position > first.position);
     for (expected, wanted) in [(0, 0), (1, 1), (3, 3), (9, 9)] {
@@ -70,8 +68,7 @@ async fn any_version_is_stored_on_whatever_there_is() {
 async fn save_without_events_is_refused() {
     let lab = Lab::start().await;
     let accounts = lab.accounts().await;
-    let error =
-        accounts.save(&account("a"), vec![], SaveOptions::default()).await.unwrap_err();
+    let error = accounts.save(&account("a"), vec![], SaveOptions::default()).await.unwrap_err();
     assert!(matches!(error, RepositoryError::NoEvents));
     assert_eq!(error.to_string(), "nothing to save: give at least one event");
     assert_eq!(lab.stored().await, 0);
@@ -99,10 +96,8 @@ async fn metadata_tags_and_ids_are_stored_with_every_event() {
         assert_eq!(event.correlation_id(), correlation);
         assert_eq!(event.causation_id(), Some(causation));
     }
-    let untagged = accounts
-        .save(&account("a"), vec![deposited(1)], ExpectedVersion::Any)
-        .await
-        .unwrap();
+    let untagged =
+        accounts.save(&account("a"), vec![deposited(1)], ExpectedVersion::Any).await.unwrap();
     let tags: Vec<_> = untagged.tags.iter().map(Tag::as_str).collect();
     assert_eq!(tags, ["eu:de", "vip"], "an aggregate keeps the tags of all its events");
     assert_eq!(untagged.metadata.get("user"), None, "metadata is that of the last event");

@@ -213,5 +213,8 @@ async fn snapshot_and_state_of_another_shape_are_derived_again_and_replaced() {
     let stored = lab.bucket(BUCKET).await.get("account.a.3").await.unwrap().unwrap();
     cim_persistence::ipld::verify_cid(&cid, &stored).unwrap();
     // The old release runs on beside the new one.
-    assert_eq!(lab.accounts().await.load(&"a".into(), LoadOptions::default()).await.unwrap().0.cents, 3);
+    assert_eq!(
+        lab.accounts().await.load(&"a".into(), LoadOptions::default()).await.unwrap().0.cents,
+        3
+    );
 }

@@ -111,8 +111,7 @@ async fn attempts_are_bounded() {
     let (ours, theirs) = (lab.accounts().await, lab.accounts().await);
     deposit(&ours, "a", 1).await;
     let options = TransactOptions { attempts: 3, ..TransactOptions::default() };
-    let error =
-        ours.transact_with(&"a".into(), options, disturbed(&theirs, 99)).await.unwrap_err();
+    let error = ours.transact_with(&"a".into(), options, disturbed(&theirs, 99)).await.unwrap_err();
     let TransactError::Repository(RepositoryError::VersionConflict { expected, actual }) = error
     else {
         panic!("{error}")
@@ -201,6 +200,7 @@ async fn many_at_once_lose_no_update() {
         join_all(writing).await.into_iter().map(|done| done.unwrap().reply).collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..WRITERS as i64).collect::<Vec<_>>(), "each decided on a state of its own");
-    let (account, known) = lab.accounts().await.load(&"a".into(), LoadOptions::default()).await.unwrap();
+    let (account, known) =
+        lab.accounts().await.load(&"a".into(), LoadOptions::default()).await.unwrap();
     assert_eq!((account.cents, known.version), (WRITERS as i64, WRITERS as u64));
 }
