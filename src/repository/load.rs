@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::{self, OptionFuture};
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::loaded::{Cached, Loaded};
@@ -21,6 +22,9 @@ const CATCH_UP_PAUSE: std::time::Duration = std::time::Duration::from_millis(10)
 
 /// State that lags so many events behind when it is loaded is offered for writing again.
 const STALE_STATE: u64 = 16;
+
+/// The events of one aggregate, oldest first.
+type History = BoxStream<'static, Result<StoredEvent, StoreError>>;
 
 /// What a load may use and how far it may go.
 #[derive(Debug, Clone, Copy)]
@@ -342,19 +346,33 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let snapshot: OptionFuture<_> =
             rules.use_snapshot.then(|| self.snapshot_before(key, u64::MAX)).into();
         let (snapshot, first) = future::join(snapshot, history.next()).await;
-        if let Some(mut loaded) = snapshot.flatten() {
-            let tail = self.context.history(&self.aggregate, key, loaded.head.position);
-            match self.replay_all(&mut loaded, key, tail, rules.max_events).await {
-                Err(RepositoryError::Store(StoreError::Integrity { source, .. })) => {
-                    self.distrust(key, &source.to_string());
-                }
-                result => return result.map(|()| loaded),
-            }
+        if let Some(snapshot) = snapshot.flatten()
+            && let Some((mut loaded, tail)) = self.continued(key, snapshot).await?
+        {
+            self.replay_all(&mut loaded, key, tail, rules.max_events).await?;
+            return Ok(loaded);
         }
         let mut loaded = Loaded::empty(id);
         let history = futures::stream::iter(first).chain(history);
         self.replay_all(&mut loaded, key, history, rules.max_events).await?;
         Ok(loaded)
+    }
+
+    /// A snapshot with the events after it, if the log holds the event that it ends with.
+    async fn continued(
+        &self,
+        key: &AggregateId,
+        snapshot: Loaded<A>,
+    ) -> Result<Option<(Loaded<A>, History)>, RepositoryError> {
+        let before = Position::new(snapshot.head.position.get().saturating_sub(1));
+        let mut history = self.context.history(&self.aggregate, key, before);
+        match history.try_next().await? {
+            Some(last) if Head::of(&last) == snapshot.head => Ok(Some((snapshot, history))),
+            _ => {
+                self.distrust(key, "the log does not hold the event that a snapshot ends with");
+                Ok(None)
+            }
+        }
     }
 
     async fn replay_all(
@@ -384,12 +402,18 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         rules: Rules,
         mut keep: Option<&mut Vec<StoredEvent>>,
     ) -> Result<Loaded<A>, RepositoryError> {
-        let mut loaded = Loaded::empty(id);
         let wanted = version.unwrap_or(u64::MAX);
-        if rules.use_snapshot && as_of.is_none() && keep.is_none() {
-            loaded = self.snapshot_before(key, wanted).await.unwrap_or(loaded);
+        let mut begin = None;
+        if rules.use_snapshot
+            && as_of.is_none()
+            && keep.is_none()
+            && let Some(snapshot) = self.snapshot_before(key, wanted).await
+        {
+            begin = self.continued(key, snapshot).await?;
         }
-        let mut history = self.context.history(&self.aggregate, key, loaded.head.position);
+        let (mut loaded, mut history) = begin.unwrap_or_else(|| {
+            (Loaded::empty(id), self.context.history(&self.aggregate, key, Position::START))
+        });
         let mut replayed = 0;
         while loaded.head.version < wanted
             && let Some(event) = history.try_next().await?
@@ -428,7 +452,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 return None;
             }
         };
-        match record::decode(&slot.value?, &self.aggregate, key) {
+        let context = self.context.scheme().context();
+        match record::decode(&slot.value?, context, &self.aggregate, key) {
             Ok(loaded) => Some(Arc::new(loaded)),
             Err(reason) => {
                 self.distrust(key, &reason);
@@ -464,7 +489,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 None
             }
         };
-        writer.offer(slot_key, loaded.head.version, record::version_of, Box::new(encode));
+        writer.offer(slot_key, loaded.head.version, record::replaces, Box::new(encode));
     }
 
     fn distrust(&self, key: &AggregateId, reason: &str) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cid::Cid;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::Aggregate;
@@ -79,16 +80,17 @@ pub(super) fn encode<A: Aggregate>(
 /// Reads a record of this aggregate back; the reason where it is not one that can be used.
 pub(super) fn decode<A: Aggregate>(
     bytes: &[u8],
+    context: &ContextName,
     aggregate: &AggregateType,
     id: &AggregateId,
 ) -> Result<Loaded<A>, String> {
     // The shape of the state is read only when its version is known to fit.
-    let header: Record<serde::de::IgnoredAny> = ipld::decode_any(bytes)?;
+    let header: Record<IgnoredAny> = ipld::decode_any(bytes)?;
     if header.format != FORMAT || header.schema != A::STATE_VERSION {
         return Err(format!("it has schema {}, not {}", header.schema, A::STATE_VERSION));
     }
-    if header.aggregate != *aggregate || header.id != *id {
-        return Err(format!("it is of {}/{}", header.aggregate, header.id));
+    if header.context != *context || header.aggregate != *aggregate || header.id != *id {
+        return Err(format!("it is of {}/{}/{}", header.context, header.aggregate, header.id));
     }
     let record: Record<A> = ipld::decode_any(bytes)?;
     Ok(Loaded {
@@ -101,8 +103,12 @@ pub(super) fn decode<A: Aggregate>(
     })
 }
 
-/// The version a stored record is of.
-pub(super) fn version_of(bytes: &[u8]) -> Option<u64> {
-    let record: Record<serde::de::IgnoredAny> = ipld::decode_any(bytes).ok()?;
-    Some(record.version)
+/// Whether a record takes the place of what is stored under its key: of a record of an earlier version, or of the same
+/// version in an earlier shape, and of anything that is no record of the same aggregate.
+pub(super) fn replaces(new: &[u8], stored: &[u8]) -> bool {
+    let header = |bytes| ipld::decode_any::<Record<IgnoredAny>>(bytes);
+    let (Ok(new), Ok(stored)) = (header(new), header(stored)) else { return true };
+    let same =
+        (&new.context, &new.aggregate, &new.id) == (&stored.context, &stored.aggregate, &stored.id);
+    !same || (new.version, new.schema) > (stored.version, stored.schema)
 }

@@ -17,7 +17,8 @@ use crate::subject::{AggregateId, Identity};
 impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Takes a snapshot of the newest state and returns the CID of its block.
     ///
-    /// A snapshot is a block also where events are plain JSON. One that is there already stays as it is.
+    /// A snapshot is a block also where events are plain JSON. One of this version that is damaged or of another shape is
+    /// replaced.
     ///
     /// # Errors
     /// [`RepositoryError::NotFound`]; [`RepositoryError::State`] when the state cannot be encoded;
@@ -39,17 +40,23 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let (block, cid) = self.snapshot_block(key, loaded)?;
         let slot = record::snapshot_key(&self.aggregate, key, loaded.head.version)
             .map_err(StoreError::from)?;
-        let write = KeyWrite {
-            key: slot,
-            change: Change::Put(block.bytes),
-            expected: Expected::Revision(0),
-        };
         let bucket = self.context.snapshots().bucket();
-        match bucket.write(NonEmpty::one(write)).await {
-            // The state at a version never changes, so a snapshot that is there is this one.
-            Ok(_) | Err(BackendError::Conflict { .. } | BackendError::Duplicate { .. }) => Ok(cid),
-            Err(error) => Err(StoreError::from(error).into()),
+        let write = |revision| KeyWrite {
+            key: slot.clone(),
+            change: Change::Put(block.bytes.clone()),
+            expected: Expected::Revision(revision),
+        };
+        match bucket.write(NonEmpty::one(write(0))).await {
+            Ok(_) => return Ok(cid),
+            Err(BackendError::Conflict { .. }) => {}
+            Err(error) => return Err(StoreError::from(error).into()),
         }
+        // The state at a version never changes, but its shape does, and a record may be damaged.
+        let there = bucket.get(&slot, ReadFrom::Leader).await.map_err(StoreError::from)?;
+        if there.value.as_ref() != Some(&block.bytes) {
+            bucket.write(NonEmpty::one(write(there.revision))).await.map_err(StoreError::from)?;
+        }
+        Ok(cid)
     }
 
     fn snapshot_block(
@@ -88,7 +95,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 None
             }
         };
-        self.context.snapshots().offer(slot, version, record::version_of, Box::new(encode));
+        self.context.snapshots().offer(slot, version, record::replaces, Box::new(encode));
     }
 
     /// The newest snapshot at or before a version, if there is one that can be read.
@@ -113,7 +120,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             .max_by_key(|(found, _)| *found)
             .map(|(_, slot)| slot);
         let slot = bucket.get(&newest?, ReadFrom::Nearest).await.ok()?;
-        record::decode(&slot.value?, &self.aggregate, key)
+        record::decode(&slot.value?, self.context.scheme().context(), &self.aggregate, key)
             .inspect_err(|reason| {
                 tracing::warn!(aggregate = %self.aggregate, id = %key, reason, "a snapshot is not used");
             })

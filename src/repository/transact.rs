@@ -108,6 +108,10 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         loop {
             let base = self.current(id, &key, Rules::of(freshness)).await?;
             if base.deleted {
+                if matches!(freshness, Freshness::Cached(_)) {
+                    freshness = Freshness::Current;
+                    continue;
+                }
                 return Err(self.not_found(&key, &base).into());
             }
             match self.attempt(&key, &base, &options, attempt, &mut decide).await {

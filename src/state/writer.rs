@@ -38,8 +38,8 @@ const REVISIONS: usize = 64 * 1024;
 /// Makes the bytes of a record when its turn has come; `None` when it cannot be encoded.
 pub(crate) type Encode = Box<dyn FnOnce() -> Option<Bytes> + Send>;
 
-/// Reads the version out of a stored record; `None` when it is not one.
-pub(crate) type VersionOf = fn(&[u8]) -> Option<u64>;
+/// Whether the first record may take the place of the second, which is stored.
+pub(crate) type Replaces = fn(&[u8], &[u8]) -> bool;
 
 /// Writes records to one bucket in the background. The last clone's drop writes what is left and ends it.
 #[derive(Debug, Clone)]
@@ -63,7 +63,8 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
     idle: Notify,
-    revisions: Cache<Key, u64>,
+    /// What the bucket held when it was last seen or written.
+    seen: Cache<Key, Seen>,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +77,7 @@ struct Queue {
 
 struct Waiting {
     version: u64,
-    version_of: VersionOf,
+    replaces: Replaces,
     encode: Encode,
 }
 
@@ -86,12 +87,20 @@ impl fmt::Debug for Waiting {
     }
 }
 
+/// What is stored under a key.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    revision: u64,
+    /// The version that was written here; `None` where others wrote.
+    version: Option<u64>,
+}
+
 /// A record with its bytes, on its way into the bucket.
 #[derive(Debug)]
 struct Record {
     key: Key,
     version: u64,
-    version_of: VersionOf,
+    replaces: Replaces,
     value: Bytes,
 }
 
@@ -102,7 +111,7 @@ impl StateWriter {
             queue: Mutex::default(),
             wake: Notify::new(),
             idle: Notify::new(),
-            revisions: Cache::new(REVISIONS),
+            seen: Cache::new(REVISIONS),
         });
         tokio::spawn(Arc::clone(&shared).run());
         Self { handle: Arc::new(Handle(shared)) }
@@ -114,7 +123,7 @@ impl StateWriter {
     }
 
     /// Offers a record. Of several offers for one key the highest version is written.
-    pub(crate) fn offer(&self, key: Key, version: u64, version_of: VersionOf, encode: Encode) {
+    pub(crate) fn offer(&self, key: Key, version: u64, replaces: Replaces, encode: Encode) {
         let shared = &self.handle.0;
         let mut queue = shared.queue();
         if queue.waiting.len() >= MAX_WAITING && !queue.waiting.contains_key(&key) {
@@ -123,7 +132,7 @@ impl StateWriter {
         }
         let newer = queue.waiting.get(&key).is_none_or(|waiting| waiting.version < version);
         if newer {
-            queue.waiting.insert(key, Waiting { version, version_of, encode });
+            queue.waiting.insert(key, Waiting { version, replaces, encode });
         }
         drop(queue);
         shared.wake.notify_one();
@@ -211,9 +220,9 @@ impl Shared {
         };
         taken
             .into_iter()
-            .filter_map(|(key, Waiting { version, version_of, encode })| {
+            .filter_map(|(key, Waiting { version, replaces, encode })| {
                 let value = encode()?;
-                Some(Record { key, version, version_of, value })
+                Some(Record { key, version, replaces, value })
             })
             .collect()
     }
@@ -270,6 +279,10 @@ impl Shared {
 
     /// One attempt. Drops the records that the bucket holds in a later version already.
     async fn try_batch(&self, records: &mut Vec<Record>, look: bool) -> Option<BackendError> {
+        records.retain(|record| {
+            let written = self.seen.get(&record.key).and_then(|seen| seen.version);
+            written.is_none_or(|written| written < record.version)
+        });
         if let Err(error) = self.learn_revisions(records, look).await {
             return Some(error);
         }
@@ -278,7 +291,7 @@ impl Shared {
             .map(|record| KeyWrite {
                 key: record.key.clone(),
                 change: Change::Put(record.value.clone()),
-                expected: Expected::Revision(self.revisions.get(&record.key).unwrap_or(0)),
+                expected: Expected::Revision(self.seen.get(&record.key).map_or(0, |s| s.revision)),
             })
             .collect();
         let writes = NonEmpty::from_vec(writes)?;
@@ -286,13 +299,14 @@ impl Shared {
         match self.bucket.write(writes).await {
             Ok(revisions) => {
                 for (record, revision) in records.iter().zip(revisions) {
-                    self.revisions.insert(record.key.clone(), revision);
+                    let seen = Seen { revision, version: Some(record.version) };
+                    self.seen.insert(record.key.clone(), seen);
                 }
                 None
             }
             Err(error) => {
                 for record in records.iter() {
-                    self.revisions.remove(&record.key);
+                    self.seen.remove(&record.key);
                 }
                 Some(error)
             }
@@ -306,7 +320,7 @@ impl Shared {
     ) -> Result<(), BackendError> {
         let unknown: Vec<Key> = records
             .iter()
-            .filter(|record| look || self.revisions.get(&record.key).is_none())
+            .filter(|record| look || self.seen.get(&record.key).is_none())
             .map(|record| record.key.clone())
             .collect();
         if unknown.is_empty() {
@@ -316,10 +330,45 @@ impl Shared {
         let found: HashMap<Key, _> = unknown.into_iter().zip(slots).collect();
         records.retain(|record| {
             let Some(slot) = found.get(&record.key) else { return true };
-            self.revisions.insert(record.key.clone(), slot.revision);
-            let stored = slot.value.as_deref().and_then(record.version_of);
-            stored.is_none_or(|stored| stored < record.version)
+            let free = |stored: &[u8]| (record.replaces)(&record.value, stored);
+            let newer = slot.value.as_deref().is_none_or(free);
+            if newer {
+                let seen = Seen { revision: slot.revision, version: None };
+                self.seen.insert(record.key.clone(), seen);
+            }
+            newer
         });
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::backend::ReadFrom;
+    use crate::state::MemoryKeyValue;
+
+    fn replaces(new: &[u8], stored: &[u8]) -> bool {
+        new > stored
+    }
+
+    /// Offers versions one after the other, each written before the next, and returns what is stored then.
+    async fn stored_after(bucket: &MemoryKeyValue, versions: &[u8]) -> Vec<u8> {
+        let writer = StateWriter::start(Arc::new(bucket.clone()));
+        let key = Key::new("order.1").unwrap();
+        for &version in versions {
+            let encode = Box::new(move || Some(Bytes::from(vec![version])));
+            writer.offer(key.clone(), version.into(), replaces, encode);
+            writer.flush().await;
+        }
+        bucket.get(&key, ReadFrom::Leader).await.unwrap().value.unwrap().to_vec()
+    }
+
+    #[tokio::test]
+    async fn later_version_stays_when_an_earlier_one_is_offered() {
+        let bucket = MemoryKeyValue::new("state");
+        assert_eq!(stored_after(&bucket, &[5, 4]).await, [5]);
+        assert_eq!(stored_after(&bucket, &[4, 3, 2]).await, [5], "by another writer");
+        assert_eq!(stored_after(&bucket, &[3, 6, 5]).await, [6]);
     }
 }

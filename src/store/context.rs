@@ -1,5 +1,6 @@
 //! The handle of one context.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -195,13 +196,20 @@ impl Context {
     /// Round trips as for [`append`](Self::append), whatever the number of aggregates.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when one of them has another version than expected; any other [`StoreError`]. Nothing
-    /// is stored then, unless it is [`StoreError::OutcomeUnknown`].
+    /// [`StoreError::Conflict`] when one of them has another version than expected; [`StoreError::Repeated`] when one
+    /// is named twice; any other [`StoreError`]. Nothing is stored then, unless it is [`StoreError::OutcomeUnknown`].
     pub async fn append_batch(
         &self,
         parts: &NonEmpty<(AggregateType, AggregateId, ExpectedVersion, NonEmpty<NewEvent>)>,
         info: &CommitInfo,
     ) -> Result<Vec<Appended>, StoreError> {
+        let mut named = HashSet::new();
+        if let Some((aggregate, id, ..)) =
+            parts.iter().find(|part| !named.insert((&part.0, &part.1)))
+        {
+            let (aggregate_type, id) = (aggregate.to_string(), id.to_string());
+            return Err(StoreError::Repeated { aggregate_type, id });
+        }
         let mut from = ReadFrom::Nearest;
         for _ in 0..ANY_ATTEMPTS {
             match self.try_append(parts, info, from).await {

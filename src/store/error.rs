@@ -47,6 +47,14 @@ pub enum StoreError {
     /// There is nothing to append. Append at least one event.
     #[error("nothing to append: a commit needs at least one event")]
     Empty,
+    /// A batch names an aggregate twice. Nothing was sent. Put its events into one part.
+    #[error("{aggregate_type} {id} is named twice in one batch; put its events into one part")]
+    Repeated {
+        /// The kind of aggregate.
+        aggregate_type: String,
+        /// Its id.
+        id: String,
+    },
     /// A name, an id or a tag is refused. Nothing was sent.
     #[error(transparent)]
     InvalidToken(#[from] InvalidToken),

@@ -1,0 +1,108 @@
+//! The domain of these tests: logs of numbered entries. And what must be true of them after every bad day.
+
+use std::collections::HashSet;
+
+use cim_persistence::backend::nats::Connection;
+use cim_persistence::backend::{ConnectionConfig, Position};
+use cim_persistence::event::{DomainEvent, Metadata};
+use cim_persistence::prelude::Aggregate;
+use cim_persistence::repository::{
+    AggregateMetadata, LoadOptions, Repository, RepositoryError, SaveOptions,
+};
+use cim_persistence::store::{Context, ExpectedVersion, NatsRepositoryConfig, StoredEvent};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Log {
+    id: String,
+    pub(crate) entries: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entered(u64);
+
+impl DomainEvent for Entered {
+    fn event_type(&self) -> &'static str {
+        "entered"
+    }
+}
+
+impl Aggregate for Log {
+    const TYPE: &'static str = "log";
+    type Id = String;
+    type Event = Entered;
+    fn new(id: &String) -> Self {
+        Self { id: id.clone(), entries: Vec::new() }
+    }
+    fn id(&self) -> &String {
+        &self.id
+    }
+    fn apply(&mut self, event: &Entered) {
+        self.entries.push(event.0);
+    }
+}
+
+/// Saves one commit of so many events, all of which carry the number of the commit.
+pub(crate) async fn enter(
+    logs: &Repository<Log>,
+    id: &str,
+    number: u64,
+    events: usize,
+    expected_version: ExpectedVersion,
+) -> Result<AggregateMetadata, RepositoryError> {
+    let metadata = Metadata::new([("commit", format!("{number}/{events}"))]).unwrap();
+    let options = SaveOptions { expected_version, metadata, ..SaveOptions::default() };
+    logs.save(&Log::new(&id.to_owned()), vec![Entered(number); events], options).await
+}
+
+pub(crate) fn config(replicas: usize, patience_ms: u64) -> NatsRepositoryConfig {
+    NatsRepositoryConfig { replicas, patience_ms, ..NatsRepositoryConfig::for_context("bad-days") }
+}
+
+/// A process of its own on these servers.
+pub(crate) async fn process(urls: &[&str], config: &NatsRepositoryConfig) -> Repository<Log> {
+    let mut settings = ConnectionConfig::new(urls[0]);
+    for url in &urls[1..] {
+        settings = settings.url(*url);
+    }
+    let settings = settings.request_timeout(std::time::Duration::from_secs(1));
+    let connection = Connection::connect(&settings).await.unwrap();
+    Repository::of(&Context::provision(&connection, config).await.unwrap()).unwrap()
+}
+
+/// The numbers of the commits that are stored whole.
+///
+/// Panics when a commit is stored in part, twice or torn apart, when versions have gaps, when a chain does not verify,
+/// or when a load says something else than the log.
+pub(crate) async fn sound(logs: &Repository<Log>) -> HashSet<u64> {
+    let events: Vec<StoredEvent> =
+        logs.context().stream_after(Position::START).try_collect().await.unwrap();
+    let mut whole = HashSet::new();
+    let mut rest = events.as_slice();
+    while let Some(first) = rest.first() {
+        let label = first.metadata().get("commit").unwrap();
+        let (number, count) = label.split_once('/').unwrap();
+        let count: usize = count.parse().unwrap();
+        assert!(rest.len() >= count, "commit {label} is cut off");
+        let (commit, others) = rest.split_at(count);
+        for (event, step) in commit.iter().zip(0..) {
+            assert_eq!(event.metadata().get("commit"), Some(label), "commit {label} is torn apart");
+            assert_eq!(event.position().get(), first.position().get() + step);
+        }
+        assert!(whole.insert(number.parse().unwrap()), "commit {label} is stored twice");
+        rest = others;
+    }
+    let ids: HashSet<String> = events.iter().map(|e| e.aggregate_id().to_string()).collect();
+    for id in ids {
+        let of_it: Vec<u64> = events
+            .iter()
+            .filter(|event| event.aggregate_id().to_string() == id)
+            .map(|event| event.data::<Entered>().unwrap().0)
+            .collect();
+        assert_eq!(logs.verify(&id).await.unwrap().version, of_it.len() as u64);
+        let (loaded, known) = logs.load(&id, LoadOptions::default()).await.unwrap();
+        assert_eq!((loaded.entries, known.version), (of_it.clone(), of_it.len() as u64));
+    }
+    whole
+}

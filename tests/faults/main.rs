@@ -1,0 +1,9 @@
+//! Bad days: writers that race, servers that die, callers that give up, answers that get lost.
+
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod domain;
+mod dropped;
+mod memory;
+mod race;
