@@ -1,7 +1,7 @@
 //! Blocks in a bucket, found by their CIDs.
 //!
 //! Events lie in the event log, not here. This is for what events and states link to: documents, images as data,
-//! copies of a history. What a block is, is said in [`ipld`](crate::ipld); what a bucket is, in [`state`](crate::state).
+//! copies of a history. What a block is, is said in [`ipld`]; what a bucket is, in [`state`](crate::state).
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
