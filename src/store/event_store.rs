@@ -59,8 +59,8 @@ pub struct Appended {
 /// use cim_persistence::store::EventFilter;
 /// use cim_persistence::subject::{AggregateType, EventType};
 ///
-/// let shipped = EventFilter::for_event(EventType::new("shipped")?).after(Position::new(42));
-/// let orders = EventFilter::for_type(AggregateType::new("order")?);
+/// let shipped: EventFilter = EventFilter::for_event(EventType::new("shipped")?).after(Position::new(42));
+/// let orders: EventFilter = EventFilter::for_type(AggregateType::new("order")?);
 /// # Ok::<(), cim_persistence::subject::InvalidToken>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
