@@ -12,13 +12,12 @@ use super::record;
 use super::{Aggregate, AggregateMetadata, Freshness, LoadOptions, Repository, RepositoryError};
 use crate::backend::{BackendError, Position, ReadFrom};
 use crate::clock::Timestamp;
-use crate::ipld::ChainVerifier;
-use crate::store::{Head, IntegrityError, StoreError, StoredEvent};
+use crate::store::{Head, StoreError, StoredEvent};
 use crate::subject::{AggregateId, Identity};
 
 /// How often a replica that is behind is asked again, and how long is waited in between.
-const CATCH_UP_ATTEMPTS: u32 = 20;
-const CATCH_UP_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+pub(super) const CATCH_UP_ATTEMPTS: u32 = 20;
+pub(super) const CATCH_UP_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// State that lags so many events behind when it is loaded is offered for writing again.
 const STALE_STATE: u64 = 16;
@@ -105,86 +104,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         version: u64,
     ) -> Result<(A, AggregateMetadata), RepositoryError> {
         self.load(id, LoadOptions { version: Some(version), ..LoadOptions::default() }).await
-    }
-
-    /// Whether the aggregate has events and was not deleted. One round trip to the leader.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Store`].
-    pub async fn exists(&self, id: &A::Id) -> Result<bool, RepositoryError> {
-        let key = id.to_aggregate_id()?;
-        let last = self.context.last_event(&self.aggregate, &key, ReadFrom::Leader).await?;
-        Ok(last.is_some_and(|event| !event.is_tombstone()))
-    }
-
-    /// The events from version `from` to version `to`, both inclusive, oldest first; also those of a deleted
-    /// aggregate. The whole history is read and its chain verified.
-    ///
-    /// # Errors
-    /// [`RepositoryError::NotFound`] when there never were events; [`RepositoryError::Store`].
-    pub async fn get_history(
-        &self,
-        id: &A::Id,
-        from: Option<u64>,
-        to: Option<u64>,
-    ) -> Result<Vec<StoredEvent>, RepositoryError> {
-        let key = id.to_aggregate_id()?;
-        let mut history = self.verified(&key);
-        let (from, to) = (from.unwrap_or(1), to.unwrap_or(u64::MAX));
-        let (mut any, mut events) = (false, Vec::new());
-        while let Some(event) = history.try_next().await? {
-            any = true;
-            if (from..=to).contains(&event.version()) {
-                events.push(event);
-            }
-        }
-        match any {
-            true => Ok(events),
-            false => Err(self.not_found_id(&key, None)),
-        }
-    }
-
-    /// Reads the whole history, recomputes every CID, follows every link, and compares the end with the leader's
-    /// newest event. Memory is constant.
-    ///
-    /// # Errors
-    /// [`RepositoryError::NotFound`] when there never were events; [`RepositoryError::Store`] with
-    /// [`StoreError::Integrity`] at the first event that is damaged, missing, replaced or out of place.
-    pub async fn verify(&self, id: &A::Id) -> Result<Head, RepositoryError> {
-        let key = id.to_aggregate_id()?;
-        let last = self.context.last_event(&self.aggregate, &key, ReadFrom::Leader).await?;
-        let Some(last) = last else { return Err(self.not_found_id(&key, None)) };
-        for _ in 0..CATCH_UP_ATTEMPTS {
-            let mut history = self.verified(&key);
-            let mut head = Head::default();
-            while let Some(event) = history.try_next().await? {
-                head = Head::of(&event);
-            }
-            if head.position >= last.position() {
-                return Ok(head);
-            }
-            tokio::time::sleep(CATCH_UP_PAUSE).await;
-        }
-        Err(behind().into())
-    }
-
-    /// One aggregate's history with its chain checked event by event.
-    fn verified(
-        &self,
-        key: &AggregateId,
-    ) -> impl Stream<Item = Result<StoredEvent, StoreError>> + Unpin + use<A> {
-        let mut chain = ChainVerifier::new();
-        self.context.history(&self.aggregate, key, Position::START).map(move |event| {
-            let event = event?;
-            match chain.accept(event.envelope(), event.cid().copied()) {
-                Ok(()) => Ok(event),
-                Err(error) => Err(StoreError::Integrity {
-                    subject: format!("{}/{}", event.aggregate_type(), event.aggregate_id()),
-                    position: event.position().get(),
-                    source: IntegrityError::Chain(error),
-                }),
-            }
-        })
     }
 
     /// The newest state, whether the aggregate exists or not.
@@ -523,7 +442,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         self.not_found_id(key, loaded.deleted.then_some(loaded.head.version))
     }
 
-    fn not_found_id(&self, key: &AggregateId, deleted: Option<u64>) -> RepositoryError {
+    pub(super) fn not_found_id(&self, key: &AggregateId, deleted: Option<u64>) -> RepositoryError {
         let aggregate_type = self.aggregate.to_string();
         RepositoryError::NotFound { aggregate_type, id: key.to_string(), deleted }
     }
@@ -537,6 +456,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     }
 }
 
-fn behind() -> StoreError {
+pub(super) fn behind() -> StoreError {
     BackendError::unavailable("the replica that answers stays behind the stream's leader").into()
 }

@@ -9,6 +9,7 @@ mod options;
 mod loaded;
 mod record;
 mod load;
+mod history;
 mod save;
 mod snapshot;
 mod transact;

@@ -68,7 +68,7 @@ async fn load(logs: &Repository<Log>, stop: &AtomicBool, acknowledged: &AtomicU6
                 break;
             }
             let number = step * WRITERS + writer;
-            let events = if number % 2 == 0 { 1 } else { 3 };
+            let events = if number.is_multiple_of(2) { 1 } else { 3 };
             match enter(logs, &id, number, events, ExpectedVersion::Any).await {
                 Ok(_) => {
                     outcomes.stored.insert(number);
