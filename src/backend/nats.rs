@@ -76,6 +76,11 @@ impl Connection {
         Self { timeout, ..self }
     }
 
+    /// Refuses a server that is too old; no round trip.
+    pub(crate) fn check_version(&self) -> Result<(), super::ConnectError> {
+        connect::check_version(&self.client)
+    }
+
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }

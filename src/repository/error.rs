@@ -87,6 +87,7 @@ impl From<InvalidToken> for RepositoryError {
 
 /// Why a transaction came to nothing: the domain said no, or the repository failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransactError<R> {
     /// The decision was a rejection; nothing was stored. It was made on the aggregate's newest state.
     #[error("rejected: {0}")]

@@ -50,7 +50,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// [`RepositoryError::NoSuchVersion`], [`RepositoryError::TooManyEvents`]; [`RepositoryError::Store`] when the
     /// store fails or what it holds cannot be trusted.
     #[tracing::instrument(level = "debug", skip_all, fields(
-        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version))]
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome))]
     pub async fn load(
         &self,
         id: &A::Id,
@@ -59,6 +59,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let begun = Instant::now();
         let result = self.load_as(id, options).await;
         let outcome = if result.is_ok() { "ok" } else { "error" };
+        tracing::Span::current().record("outcome", outcome);
         metrics::counter!("cim_loads_total", "outcome" => outcome).increment(1);
         metrics::histogram!("cim_load_seconds").record(begun.elapsed().as_secs_f64());
         result
@@ -88,7 +89,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         if !loaded.exists() {
             return Err(self.not_found(&key, &loaded));
         }
-        tracing::Span::current().record("version", loaded.head.version);
+        let span = tracing::Span::current();
+        span.record("version", loaded.head.version);
+        span.record("position", loaded.head.position.get());
         let mut metadata = self.describe(&key, &loaded)?;
         metadata.events = events;
         Ok((Arc::unwrap_or_clone(loaded).state, metadata))

@@ -90,7 +90,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// # Errors
     /// As [`transact`](Self::transact).
     #[tracing::instrument(level = "debug", skip_all, fields(
-        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, attempts))]
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome, attempts))]
     pub async fn transact_with<D, R>(
         &self,
         id: &A::Id,
@@ -127,12 +127,20 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                     attempt += 1;
                 }
                 Ok(Attempt::Done(done)) => {
+                    span.record(
+                        "outcome",
+                        if done.events > 0 { "stored" } else { "nothing to do" },
+                    );
                     span.record("version", done.version);
                     span.record("position", done.position.get());
                     span.record("attempts", attempt);
                     return Ok(done);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let rejected = matches!(error, TransactError::Rejected(_));
+                    span.record("outcome", if rejected { "rejected" } else { "error" });
+                    return Err(error);
+                }
             }
         }
     }

@@ -210,6 +210,13 @@ impl Context {
             let (aggregate_type, id) = (aggregate.to_string(), id.to_string());
             return Err(StoreError::Repeated { aggregate_type, id });
         }
+        let mut seen = std::collections::HashSet::new();
+        for (aggregate, id, _, _) in parts {
+            if !seen.insert((aggregate, id)) {
+                let (aggregate, id) = (aggregate.to_string(), id.to_string());
+                return Err(StoreError::Twice { aggregate, id });
+            }
+        }
         let mut from = ReadFrom::Nearest;
         for _ in 0..ANY_ATTEMPTS {
             match self.try_append(parts, info, from).await {
@@ -233,9 +240,13 @@ impl Context {
         }))
         .await?;
         let mut encoded = Vec::with_capacity(heads.len());
+        let mut info = info.clone();
         for ((aggregate, id, _, events), head) in parts.iter().zip(&heads) {
             let events = events.iter().map(|e| (e.event_type.clone(), e.schema_version, &e.data));
-            encoded.push(self.encode(aggregate, id, head, info, events)?);
+            let part = self.encode(aggregate, id, head, &info, events)?;
+            // What the first part begins, the others belong to.
+            info.correlation_id = part.correlation_id;
+            encoded.push(part);
         }
         let lengths: Vec<u64> = encoded.iter().map(|e| e.messages.len().get() as u64).collect();
         let ends: Vec<_> = encoded.iter().map(|e| (e.version, e.cid)).collect();

@@ -71,6 +71,7 @@ pub(crate) struct Encoded {
     pub(crate) version: u64,
     pub(crate) cid: Option<Cid>,
     pub(crate) occurred_at: Timestamp,
+    pub(crate) correlation_id: Option<Uuid>,
 }
 
 /// What every event of a context is encoded with.
@@ -134,6 +135,7 @@ impl Encoder {
             version,
             cid: previous,
             occurred_at,
+            correlation_id,
         })
     }
 }

@@ -44,6 +44,14 @@ pub enum StoreError {
         /// The version that is stored; 0 for none.
         actual: u64,
     },
+    /// One aggregate stands twice in one batch. Put its events together.
+    #[error("{aggregate} {id} stands twice in one batch; put its events together")]
+    Twice {
+        /// The kind of aggregate.
+        aggregate: String,
+        /// Its id.
+        id: String,
+    },
     /// There is nothing to append. Append at least one event.
     #[error("nothing to append: a commit needs at least one event")]
     Empty,
@@ -136,8 +144,12 @@ pub enum StoreError {
     /// A stream or bucket is missing, or is set so that it can lose events; see the error.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// The runtime that the context was opened on has ended. Open the context on a runtime that lives on.
-    #[error("the runtime that the context was opened on has ended; open it on one that lives on")]
+    /// The runtime that the context was opened on has ended, and it is not known whether the commit is stored. Open the
+    /// context on a runtime that lives on, and load the aggregate to see.
+    #[error(
+        "the runtime that the context was opened on has ended, it is unknown whether the commit is stored; \
+         open the context on a runtime that lives on"
+    )]
     Closed,
 }
 

@@ -44,11 +44,12 @@ impl Context {
     /// is made. A service without the right to create streams uses [`open`](Self::open).
     ///
     /// # Errors
-    /// [`StoreError::Topology`] when a stream cannot be made, or is set so that it can lose events.
+    /// [`StoreError::Connect`] when the server is too old; [`StoreError::Topology`] when a stream cannot be made, or is set so that it can lose events.
     pub async fn provision(
         connection: &Connection,
         config: &NatsRepositoryConfig,
     ) -> Result<Self, StoreError> {
+        connection.check_version()?;
         provision(connection, &config.topology()?).await?;
         Self::on(Ports::nats(connection, config), config)
     }
@@ -57,11 +58,13 @@ impl Context {
     /// each.
     ///
     /// # Errors
-    /// [`StoreError::Topology`] when one is missing, or is set so that it can lose events.
+    /// [`StoreError::Connect`] when the server is too old; [`StoreError::Topology`] when a stream or bucket is missing, or
+    /// is set so that it can lose events.
     pub async fn open(
         connection: &Connection,
         config: &NatsRepositoryConfig,
     ) -> Result<Self, StoreError> {
+        connection.check_version()?;
         verify(connection, &config.topology()?).await?;
         Self::on(Ports::nats(connection, config), config)
     }

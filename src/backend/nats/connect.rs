@@ -213,7 +213,7 @@ fn with_tls(options: ConnectOptions, tls: &Tls) -> ConnectOptions {
     if tls.first { options.tls_first() } else { options }
 }
 
-fn check_version(client: &Client) -> Result<(), ConnectError> {
+pub(crate) fn check_version(client: &Client) -> Result<(), ConnectError> {
     let found = client.server_info().version;
     if version(&found) >= version(MIN_SERVER_VERSION) {
         return Ok(());

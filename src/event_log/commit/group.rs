@@ -58,6 +58,10 @@ impl Group {
             Err(error @ (BackendError::Unknown { .. } | BackendError::Duplicate { .. })) => {
                 self.look(log, policy, error).await
             }
+            // After a try without proof, and after an answer that makes no sense, no refusal proves anything.
+            Err(error) if self.unproven || matches!(error, BackendError::Corrupt { .. }) => {
+                self.look(log, policy, error).await
+            }
             Err(error @ BackendError::Unavailable { .. }) => self.later(policy, error).await,
             Err(error) => self.broken(error),
         }

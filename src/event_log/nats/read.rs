@@ -73,12 +73,22 @@ impl Channel {
             let message = match timeout(self.log.connection.timeout(), self.answers.next()).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Err(BackendError::unavailable("the connection was closed")),
-                Err(_) => return Err(BackendError::unavailable("no answer to a read")),
+                Err(_) => return Err(self.unanswered()),
             };
             let current = message.subject.rsplit('.').next().and_then(|n| n.parse().ok());
             if current == Some(self.request) {
                 return piece(message);
             }
+        }
+    }
+}
+
+impl Channel {
+    fn unanswered(&self) -> BackendError {
+        let subject = self.log.direct_subject();
+        match self.log.connection.denied(&subject) {
+            Some(detail) => BackendError::Denied { subject, detail },
+            None => BackendError::unavailable("no answer to a read"),
         }
     }
 }
