@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
 use super::EventLog;
@@ -126,9 +126,6 @@ struct Job {
     reply: oneshot::Sender<Result<Stored, CommitError>>,
 }
 
-/// How many batches are under way at once: while the server stores one, the next is put together and sent.
-const BATCHES_UNDER_WAY: usize = 2;
-
 /// How many commits may wait for a batch before callers wait to hand theirs in.
 const QUEUE: usize = 16 * 1024;
 
@@ -199,18 +196,10 @@ struct Gatherer {
 
 impl Gatherer {
     async fn run(mut self) {
-        let places = Arc::new(Semaphore::new(BATCHES_UNDER_WAY));
+        // One batch at a time: two share the server's attention, and each pays for itself with half the commits.
         while self.gather().await {
-            // While all places are taken, more commits come together for the next batch.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            self.take_all();
             let jobs = self.next_batch();
-            self.load.batch_leaves(jobs.len());
-            let (log, load, policy) = (Arc::clone(&self.log), Arc::clone(&self.load), self.policy);
-            tokio::spawn(async move {
-                store_batch(&log, &load, policy, jobs).await;
-                drop(place);
-            });
+            store_batch(&self.log, &self.load, self.policy, jobs).await;
         }
     }
 
@@ -281,7 +270,9 @@ async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy,
     metrics::histogram!("cim_batch_messages").record(messages as f64);
     let begun = Instant::now();
     let stored = Group::new(jobs).store(log, policy).await;
-    load.batch_returns(commits, begun.elapsed(), stored);
+    if stored {
+        load.stored_together(commits, begun.elapsed());
+    }
 }
 
 /// The subjects a commit writes or asserts.

@@ -26,7 +26,7 @@ const TRIAL_SHARE: u32 = 100;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A batch waits for commits that are expected at most this part of the time that the last batch took.
-const PATIENCE_SHARE: u32 = 4;
+const PATIENCE_SHARE: u32 = 2;
 
 /// How much one measurement counts against those before.
 const WEIGHT: f64 = 0.1;
@@ -42,7 +42,6 @@ pub(super) struct Load(Mutex<State>);
 struct State {
     under_way: usize,
     alone_under_way: usize,
-    in_batches: usize,
     batch_takes: Duration,
     peak: f64,
     peak_at: Option<Instant>,
@@ -87,23 +86,14 @@ impl Load {
     pub(super) fn worth_waiting_for(&self) -> (usize, Duration) {
         let mut state = self.state();
         let load = state.load(Instant::now());
-        let others = state.alone_under_way + state.in_batches;
-        (load.saturating_sub(others), state.batch_takes / PATIENCE_SHARE)
+        (load.saturating_sub(state.alone_under_way), state.batch_takes / PATIENCE_SHARE)
     }
 
-    /// Notes that a batch of `commits` is sent.
-    pub(super) fn batch_leaves(&self, commits: usize) {
-        self.state().in_batches += commits;
-    }
-
-    /// Notes that a batch has its outcome, and what it cost if it was simply stored.
-    pub(super) fn batch_returns(&self, commits: usize, took: Duration, stored: bool) {
+    /// Notes that `commits` were stored in one batch.
+    pub(super) fn stored_together(&self, commits: usize, took: Duration) {
         let mut state = self.state();
-        state.in_batches -= commits;
-        if stored {
-            state.batch_takes = took;
-            state.stored_together(commits, took);
-        }
+        state.batch_takes = took;
+        state.stored_together(commits, took);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,18 +105,17 @@ impl Load {
 impl State {
     fn stored_together(&mut self, commits: usize, took: Duration) {
         let now = Instant::now();
-        let state = self;
         let per_commit = took.as_secs_f64() / commits.max(1) as f64;
-        let (reached, wanted) = (level_of(commits), state.level(now));
-        note(&mut state.together[reached], per_commit, now);
+        let (reached, wanted) = (level_of(commits), self.level(now));
+        note(&mut self.together[reached], per_commit, now);
         if reached + 1 >= wanted {
-            state.small_batches = 0;
+            self.small_batches = 0;
             return;
         }
-        state.small_batches += 1;
-        if state.small_batches >= SMALL_BATCHES {
-            state.small_batches = 0;
-            note(&mut state.together[wanted], per_commit, now);
+        self.small_batches += 1;
+        if self.small_batches >= SMALL_BATCHES {
+            self.small_batches = 0;
+            note(&mut self.together[wanted], per_commit, now);
         }
     }
 
