@@ -1,7 +1,7 @@
 //! Every event store of the crate keeps the promises that the public suite states.
 #![allow(clippy::unwrap_used)]
 
-use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::server::{self, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig, Ports};
 use cim_persistence::subject::AggregateId;
 use cim_persistence::testing::conformance::event_store;
@@ -19,12 +19,21 @@ async fn store_in_memory_keeps_every_promise() {
 
 #[tokio::test]
 async fn store_on_nats_keeps_every_promise() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let server = server::from_env_or(ServerConfig::Single).await.unwrap();
     let connection =
         Connection::connect(&ConnectionConfig::new(server.url().to_owned())).await.unwrap();
     for enable_ipld in [true, false] {
-        let context = format!("suite-{enable_ipld}");
+        let context = format!("suite-{}", uuid::Uuid::new_v4().simple());
         let config = NatsRepositoryConfig { context, enable_ipld, ..Default::default() };
         event_store::run(&Context::provision(&connection, &config).await.unwrap(), id).await;
+        remove(server.url(), &config).await;
+    }
+}
+
+/// The server may be somebody else's: nothing is left on it.
+async fn remove(url: &str, config: &NatsRepositoryConfig) {
+    let jetstream = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
+    for stream in config.topology().unwrap().streams() {
+        jetstream.delete_stream(stream.name()).await.unwrap();
     }
 }
