@@ -149,6 +149,27 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         Ok(loaded)
     }
 
+    /// The newest state after a conflict on a base that ended at `before`.
+    ///
+    /// A replicated stream also refuses a write because of one that is still under way; that one is seen a moment later.
+    pub(super) async fn overtaken(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        before: Position,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let latest = || self.current(id, key, Rules::of(Freshness::Latest));
+        let mut loaded = latest().await?;
+        for _ in 0..CATCH_UP_ATTEMPTS {
+            if loaded.head.position != before {
+                break;
+            }
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
+            loaded = latest().await?;
+        }
+        Ok(loaded)
+    }
+
     /// Brings a base up to the newest event, or replays everything where the base does not fit the events.
     async fn brought_up(
         &self,

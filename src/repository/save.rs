@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::load::Rules;
 use super::loaded::Loaded;
 use super::{Aggregate, AggregateMetadata, Freshness, Repository, RepositoryError, SaveOptions};
-use crate::backend::ReadFrom;
 use crate::event::{NonEmpty, TOMBSTONE};
 use crate::store::{CommitInfo, ExpectedVersion, Head, StoreError, named};
 use crate::subject::{AggregateId, EventType, Identity};
@@ -107,13 +106,18 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         expected: ExpectedVersion,
         prepare: impl Fn(&Loaded<A>) -> Result<Prepared<A>, RepositoryError>,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
-        let mut freshness = Freshness::Current;
+        let mut conflict = None;
         let mut attempts = if expected.is_any() { ANY_ATTEMPTS } else { 1 };
         loop {
-            let base = self.base(id, key, expected, freshness).await?;
+            let base = match conflict.take() {
+                None => self.base(id, key, expected).await?,
+                Some(before) => self.overtaken(id, key, before).await?,
+            };
             attempts -= 1;
             match self.commit(key, prepare(&base)?).await {
-                Err(StoreError::Conflict { .. }) if attempts > 0 => freshness = Freshness::Latest,
+                Err(StoreError::Conflict { .. }) if attempts > 0 => {
+                    conflict = Some(base.head.position);
+                }
                 Err(StoreError::Conflict { .. }) => {
                     return Err(self.explained(key, base.head.version).await);
                 }
@@ -128,13 +132,14 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         id: &A::Id,
         key: &AggregateId,
         expected: ExpectedVersion,
-        freshness: Freshness,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
         let version = match expected {
             ExpectedVersion::NoStream | ExpectedVersion::Exact(0) => {
                 return Ok(Arc::new(Loaded::empty(id)));
             }
-            ExpectedVersion::Any => return self.current(id, key, Rules::of(freshness)).await,
+            ExpectedVersion::Any => {
+                return self.current(id, key, Rules::of(Freshness::Current)).await;
+            }
             ExpectedVersion::Exact(version) => version,
         };
         // A cached state of that version needs no look at the stream: the guard will compare it.
@@ -221,8 +226,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
 
     /// A conflict with the version that is stored, read through the leader.
     pub(super) async fn explained(&self, key: &AggregateId, expected: u64) -> RepositoryError {
-        match self.context.head(&self.aggregate, key, ReadFrom::Leader).await {
-            Ok(head) => RepositoryError::VersionConflict { expected, actual: head.version },
+        match self.context.overtaken(&self.aggregate, key, expected).await {
+            Ok(actual) => RepositoryError::VersionConflict { expected, actual },
             Err(error) => error.into(),
         }
     }

@@ -30,8 +30,8 @@ pub struct Transacted<R> {
 /// What one attempt came to.
 enum Attempt<R> {
     Done(Transacted<R>),
-    /// Somebody else committed in between; this was the version.
-    Conflict(u64),
+    /// Somebody else committed in between.
+    Conflict,
 }
 
 impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
@@ -104,9 +104,13 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let span = tracing::Span::current();
         span.record("id", key.as_str());
         let mut freshness = options.freshness;
+        let mut conflict = None;
         let mut attempt = 1;
         loop {
-            let base = self.current(id, &key, Rules::of(freshness)).await?;
+            let base = match conflict.take() {
+                None => self.current(id, &key, Rules::of(freshness)).await?,
+                Some(before) => self.overtaken(id, &key, before).await?,
+            };
             if base.deleted {
                 if matches!(freshness, Freshness::Cached(_)) {
                     freshness = Freshness::Current;
@@ -119,11 +123,12 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 Err(TransactError::Rejected(_)) if matches!(freshness, Freshness::Cached(_)) => {
                     freshness = Freshness::Current;
                 }
-                Ok(Attempt::Conflict(version)) if attempt >= options.attempts => {
-                    return Err(self.explained(&key, version).await.into());
+                Ok(Attempt::Conflict) if attempt >= options.attempts => {
+                    return Err(self.explained(&key, base.head.version).await.into());
                 }
-                Ok(Attempt::Conflict(_)) => {
+                Ok(Attempt::Conflict) => {
                     freshness = Freshness::Latest;
+                    conflict = Some(base.head.position);
                     attempt += 1;
                 }
                 Ok(Attempt::Done(done)) => {
@@ -166,7 +171,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         drop(events);
         let loaded = match self.commit(key, prepared).await {
             Ok(loaded) => loaded,
-            Err(StoreError::Conflict { .. }) => return Ok(Attempt::Conflict(base.head.version)),
+            Err(StoreError::Conflict { .. }) => return Ok(Attempt::Conflict),
             Err(error) => return Err(error.into()),
         };
         if options.save.create_snapshot {

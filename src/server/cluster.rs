@@ -51,7 +51,7 @@ impl Node {
 /// use cim_persistence::server::{Node, PrivateCluster};
 ///
 /// let mut cluster = PrivateCluster::start().await?;
-/// let client = async_nats::connect(cluster.urls().join(",")).await?;
+/// let client = async_nats::connect(cluster.urls().as_slice()).await?;
 /// cluster.kill(Node::Two);
 /// cluster.restart(Node::Two).await?;
 /// # Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -322,8 +323,12 @@ impl Context {
     ) -> StoreError {
         let mut first = None;
         for ((aggregate, id, _, _), head) in parts.iter().zip(heads) {
-            let actual = match self.head(aggregate, id, ReadFrom::Leader).await {
-                Ok(actual) => actual.version,
+            let read = match parts.len().get() {
+                1 => self.overtaken(aggregate, id, head.version).await,
+                _ => self.head(aggregate, id, ReadFrom::Leader).await.map(|head| head.version),
+            };
+            let actual = match read {
+                Ok(actual) => actual,
                 Err(error) => return error,
             };
             if actual != head.version {
@@ -333,6 +338,26 @@ impl Context {
         }
         let version = first.unwrap_or(0);
         StoreError::Conflict { expected: version, actual: version }
+    }
+
+    /// The version of an aggregate on which a commit after `expected` met a conflict, through the leader.
+    ///
+    /// A replicated stream also refuses a write because of one that is still under way; that one is seen a moment later.
+    pub(crate) async fn overtaken(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        expected: u64,
+    ) -> Result<u64, StoreError> {
+        let mut head = self.head(aggregate, id, ReadFrom::Leader).await?;
+        for _ in 0..OVERTAKEN_ATTEMPTS {
+            if head.version != expected {
+                break;
+            }
+            tokio::time::sleep(OVERTAKEN_PAUSE).await;
+            head = self.head(aggregate, id, ReadFrom::Leader).await?;
+        }
+        Ok(head.version)
     }
 
     /// The events of one aggregate after a version, oldest first.
@@ -444,6 +469,10 @@ impl Context {
 
 /// How often an append that expects nothing in particular is repeated after a conflict.
 const ANY_ATTEMPTS: usize = 16;
+
+/// How often the write that was first is looked for, and how long is waited in between.
+const OVERTAKEN_ATTEMPTS: u32 = 20;
+const OVERTAKEN_PAUSE: Duration = Duration::from_millis(10);
 
 impl Head {
     pub(crate) fn of(event: &StoredEvent) -> Self {

@@ -122,7 +122,9 @@ async fn killed_leader_loses_nothing_that_was_acknowledged() {
     let urls = cluster.urls().clone();
     let urls = urls.each_ref().map(String::as_str);
     let logs = process(&urls, &config(3, 10 * PATIENCE_MS)).await;
-    let client = async_nats::connect(urls.join(",")).await.unwrap();
+    let addresses: Vec<async_nats::ServerAddr> =
+        urls.iter().map(|url| url.parse().unwrap()).collect();
+    let client = async_nats::connect(addresses).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
     let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
     let crashing = async {

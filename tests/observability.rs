@@ -1,0 +1,175 @@
+//! What an operator sees: counters, latencies, and spans with the fields one searches for.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use cim_persistence::event::DomainEvent;
+use cim_persistence::prelude::Aggregate;
+use cim_persistence::repository::{LoadOptions, Repository, SaveOptions};
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::store::Context;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use serde::{Deserialize, Serialize};
+use tracing::Subscriber;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
+use tracing_subscriber::{Layer, Registry};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Counter(String, u64);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Counted;
+
+impl DomainEvent for Counted {
+    fn event_type(&self) -> &'static str {
+        "counted"
+    }
+}
+
+impl Aggregate for Counter {
+    const TYPE: &'static str = "counter";
+    type Id = String;
+    type Event = Counted;
+    fn new(id: &String) -> Self {
+        Self(id.clone(), 0)
+    }
+    fn id(&self) -> &String {
+        &self.0
+    }
+    fn apply(&mut self, _: &Counted) {
+        self.1 += 1;
+    }
+}
+
+async fn counters() -> (PrivateServer, Repository<Counter>) {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let lab = Context::connect(server.url(), "lab").await.unwrap();
+    let counters = Repository::of(&lab).unwrap();
+    (server, counters)
+}
+
+/// Two saves of which the second is refused, two loads of which the second finds nothing, one transaction.
+async fn work(counters: &Repository<Counter>) {
+    let visits = Counter::new(&"visits".to_owned());
+    counters.save(&visits, vec![Counted], SaveOptions::default()).await.unwrap();
+    counters.save(&visits, vec![Counted], SaveOptions::default()).await.unwrap_err();
+    counters.load(&"visits".into(), LoadOptions::default()).await.unwrap();
+    counters.load(&"nothing".into(), LoadOptions::default()).await.unwrap_err();
+    let count = |_: &Counter| Ok::<_, std::convert::Infallible>([Counted]);
+    counters.transact(&"visits".into(), count).await.unwrap();
+    counters.context().flush().await;
+}
+
+#[tokio::test]
+async fn operations_are_counted_by_their_outcome_and_timed() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (_server, counters) = counters().await;
+    work(&counters).await;
+    let (mut counts, mut timed) = (HashMap::new(), HashMap::new());
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        let outcome = key.labels().find(|label| label.key() == "outcome").map(|l| l.value());
+        let name =
+            format!("{}{}", key.name(), outcome.map(|o| format!(" {o}")).unwrap_or_default());
+        match value {
+            DebugValue::Counter(count) => {
+                counts.insert(name, count);
+            }
+            DebugValue::Histogram(values) => {
+                timed.insert(name, values);
+            }
+            DebugValue::Gauge(_) => {}
+        }
+    }
+    for (name, wanted) in [
+        ("cim_saves_total ok", 2),
+        ("cim_saves_total error", 1),
+        ("cim_loads_total ok", 1),
+        ("cim_loads_total error", 1),
+        ("cim_commits_total stored", 2),
+        ("cim_commits_total conflict", 1),
+    ] {
+        assert_eq!(counts.get(name), Some(&wanted), "{name} in {counts:?}");
+    }
+    assert!(counts["cim_state_writes_total"] >= 1);
+    for (name, wanted) in
+        [("cim_save_seconds", 3), ("cim_load_seconds", 2), ("cim_commit_seconds", 3)]
+    {
+        let values = &timed[name];
+        assert_eq!(values.len(), wanted, "{name}");
+        assert!(
+            values.iter().all(|seconds| (0.0..10.0).contains(&**seconds)),
+            "{name}: {values:?}"
+        );
+    }
+}
+
+type Fields = BTreeMap<&'static str, String>;
+
+/// Keeps the fields of every span of this crate.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<(u64, &'static str, Fields)>>>);
+
+struct Noting<'a>(&'a mut Fields);
+
+impl Visit for Noting<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name(), format!("{value:?}").trim_matches('"').to_owned());
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Spans {
+    fn on_new_span(&self, span: &Attributes<'_>, id: &Id, _: LayerContext<'_, S>) {
+        let mut fields = Fields::new();
+        span.record(&mut Noting(&mut fields));
+        // Ids are used again when a span is closed; the order of the spans is kept here.
+        self.0.lock().unwrap().push((id.into_u64(), span.metadata().name(), fields));
+    }
+    fn on_record(&self, span: &Id, values: &Record<'_>, _: LayerContext<'_, S>) {
+        let mut seen = self.0.lock().unwrap();
+        let open = seen.iter_mut().rev().find(|(id, ..)| *id == span.into_u64());
+        if let Some((_, _, fields)) = open {
+            values.record(&mut Noting(fields));
+        }
+    }
+}
+
+#[tokio::test]
+async fn spans_carry_the_fields_one_searches_for() {
+    let spans = Spans::default();
+    let _recording = tracing::subscriber::set_default(Registry::default().with(spans.clone()));
+    let (_server, counters) = counters().await;
+    work(&counters).await;
+    let seen = spans.0.lock().unwrap();
+    let of = |name: &str| -> Vec<&Fields> {
+        seen.iter().filter(|(_, span, _)| *span == name).map(|(.., fields)| fields).collect()
+    };
+    let [saved, refused] = of("save")[..] else { panic!("two saves") };
+    for (field, value) in [
+        ("context", "lab"),
+        ("aggregate", "counter"),
+        ("id", "visits"),
+        ("version", "1"),
+        ("position", "1"),
+        ("outcome", "stored"),
+    ] {
+        assert_eq!(saved.get(field).map(String::as_str), Some(value), "{field}");
+    }
+    assert!(refused["outcome"].starts_with("version conflict"), "{refused:?}");
+    assert!(!refused.contains_key("position"));
+    let [loaded, missing] = of("load")[..] else { panic!("two loads") };
+    assert_eq!((loaded["id"].as_str(), loaded["version"].as_str()), ("visits", "1"));
+    assert_eq!(missing["id"], "nothing");
+    let [transacted] = of("transact_with")[..] else { panic!("one transaction") };
+    for (field, value) in [("id", "visits"), ("version", "2"), ("position", "2"), ("attempts", "1")]
+    {
+        assert_eq!(transacted.get(field).map(String::as_str), Some(value), "{field}");
+    }
+}
