@@ -113,9 +113,12 @@ async fn operations_are_counted_by_their_outcome_and_timed() {
 
 type Fields = BTreeMap<&'static str, String>;
 
+/// A span's id, its name and its fields.
+type Seen = (u64, &'static str, Fields);
+
 /// Keeps the fields of every span of this crate.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<(u64, &'static str, Fields)>>>);
+struct Spans(Arc<Mutex<Vec<Seen>>>);
 
 struct Noting<'a>(&'a mut Fields);
 
