@@ -113,9 +113,12 @@ async fn operations_are_counted_by_their_outcome_and_timed() {
 
 type Fields = BTreeMap<&'static str, String>;
 
-/// Keeps the fields of every span of this crate.
+/// The id, the name and the fields of a span.
+type Span = (u64, &'static str, Fields);
+
+/// Keeps every span, in the order they began.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<(u64, &'static str, Fields)>>>);
+struct Spans(Arc<Mutex<Vec<Span>>>);
 
 struct Noting<'a>(&'a mut Fields);
 
@@ -129,11 +132,11 @@ impl<S: Subscriber> Layer<S> for Spans {
     fn on_new_span(&self, span: &Attributes<'_>, id: &Id, _: LayerContext<'_, S>) {
         let mut fields = Fields::new();
         span.record(&mut Noting(&mut fields));
-        // Ids are used again when a span is closed; the order of the spans is kept here.
         self.0.lock().unwrap().push((id.into_u64(), span.metadata().name(), fields));
     }
     fn on_record(&self, span: &Id, values: &Record<'_>, _: LayerContext<'_, S>) {
         let mut seen = self.0.lock().unwrap();
+        // Ids are used again when a span is closed, so the last one counts.
         let open = seen.iter_mut().rev().find(|(id, ..)| *id == span.into_u64());
         if let Some((_, _, fields)) = open {
             values.record(&mut Noting(fields));
