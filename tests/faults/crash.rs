@@ -68,7 +68,7 @@ async fn load(logs: &Repository<Log>, stop: &AtomicBool, acknowledged: &AtomicU6
                 break;
             }
             let number = step * WRITERS + writer;
-            let events = if number % 2 == 0 { 1 } else { 3 };
+            let events = if number.is_multiple_of(2) { 1 } else { 3 };
             match enter(logs, &id, number, events, ExpectedVersion::Any).await {
                 Ok(_) => {
                     outcomes.stored.insert(number);
@@ -104,7 +104,7 @@ async fn killed_server_loses_nothing_that_it_acknowledged() {
             progress(&acknowledged, 200).await;
             server.kill();
             // Half of the crashes outlast the writers' patience.
-            let pause = if crash % 2 == 0 { 0 } else { 2 * PATIENCE_MS };
+            let pause = if crash.is_multiple_of(2) { 0 } else { 2 * PATIENCE_MS };
             tokio::time::sleep(Duration::from_millis(pause)).await;
             server.restart().await.unwrap();
         }
