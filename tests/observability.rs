@@ -46,10 +46,10 @@ impl Aggregate for Counter {
     }
 }
 
-async fn counters() -> (PrivateServer, Repository<Counter>) {
+async fn counters(context: &str) -> (PrivateServer, Repository<Counter>) {
     let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let lab = Context::connect(server.url(), "lab").await.unwrap();
-    let counters = Repository::of(&lab).unwrap();
+    let context = Context::connect(server.url(), context).await.unwrap();
+    let counters = Repository::of(&context).unwrap();
     (server, counters)
 }
 
@@ -70,7 +70,7 @@ async fn operations_are_counted_by_their_outcome_and_timed() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _recording = metrics::set_default_local_recorder(&recorder);
-    let (_server, counters) = counters().await;
+    let (_server, counters) = counters("metered").await;
     work(&counters).await;
     let (mut counts, mut timed) = (HashMap::new(), HashMap::new());
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
@@ -113,12 +113,12 @@ async fn operations_are_counted_by_their_outcome_and_timed() {
 
 type Fields = BTreeMap<&'static str, String>;
 
-/// A span's id, its name and its fields.
-type Seen = (u64, &'static str, Fields);
+/// The id, the name and the fields of a span.
+type Span = (u64, &'static str, Fields);
 
-/// Keeps the fields of every span of this crate.
+/// Keeps every span, in the order they began.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<Seen>>>);
+struct Spans(Arc<Mutex<Vec<Span>>>);
 
 struct Noting<'a>(&'a mut Fields);
 
@@ -132,11 +132,11 @@ impl<S: Subscriber> Layer<S> for Spans {
     fn on_new_span(&self, span: &Attributes<'_>, id: &Id, _: LayerContext<'_, S>) {
         let mut fields = Fields::new();
         span.record(&mut Noting(&mut fields));
-        // Ids are used again when a span is closed; the order of the spans is kept here.
         self.0.lock().unwrap().push((id.into_u64(), span.metadata().name(), fields));
     }
     fn on_record(&self, span: &Id, values: &Record<'_>, _: LayerContext<'_, S>) {
         let mut seen = self.0.lock().unwrap();
+        // Ids are used again when a span is closed, so the last one counts.
         let open = seen.iter_mut().rev().find(|(id, ..)| *id == span.into_u64());
         if let Some((_, _, fields)) = open {
             values.record(&mut Noting(fields));
@@ -147,12 +147,14 @@ impl<S: Subscriber> Layer<S> for Spans {
 #[tokio::test]
 async fn spans_carry_the_fields_one_searches_for() {
     let spans = Spans::default();
-    let _recording = tracing::subscriber::set_default(Registry::default().with(spans.clone()));
-    let (_server, counters) = counters().await;
+    // For all threads: tracing decides once per span whether anybody listens, and another test may be first to ask.
+    tracing::subscriber::set_global_default(Registry::default().with(spans.clone())).unwrap();
+    let (_server, counters) = counters("lab").await;
     work(&counters).await;
     let seen = spans.0.lock().unwrap();
     let of = |name: &str| -> Vec<&Fields> {
-        seen.iter().filter(|(_, span, _)| *span == name).map(|(.., fields)| fields).collect()
+        let wanted = |(_, span, fields): &&Span| *span == name && fields["context"] == "lab";
+        seen.iter().filter(wanted).map(|(.., fields)| fields).collect()
     };
     let [saved, refused] = of("save")[..] else { panic!("two saves") };
     for (field, value) in [

@@ -44,10 +44,19 @@ impl Raw {
         format!("{}.account.{id}", self.stream)
     }
 
-    /// One message, published with the expectation of its subject's last sequence and awaited.
+    /// One message, published with the expectation of its subject's last sequence and awaited. A replicated stream refuses
+    /// now and then because of the write it has just acknowledged; then again.
     pub async fn publish(&self, subject: String, last: u64, payload: Bytes) -> u64 {
-        let ack = self.js.publish_with_headers(subject, expecting(last), payload).await;
-        ack.expect("sent").await.expect("stored").sequence
+        for _ in 0..100 {
+            let headers = expecting(last);
+            let sent = self.js.publish_with_headers(subject.clone(), headers, payload.clone());
+            match sent.await.expect("sent").await {
+                Ok(ack) => return ack.sequence,
+                Err(error) if format!("{error:?}").contains("10164") => {}
+                Err(error) => panic!("not stored: {error}"),
+            }
+        }
+        panic!("refused again and again")
     }
 
     /// One atomic batch: for each subject so many messages, the first with the expectation. Returns the last sequence.

@@ -211,13 +211,6 @@ impl Context {
             let (aggregate_type, id) = (aggregate.to_string(), id.to_string());
             return Err(StoreError::Repeated { aggregate_type, id });
         }
-        let mut seen = std::collections::HashSet::new();
-        for (aggregate, id, _, _) in parts {
-            if !seen.insert((aggregate, id)) {
-                let (aggregate, id) = (aggregate.to_string(), id.to_string());
-                return Err(StoreError::Twice { aggregate, id });
-            }
-        }
         let mut from = ReadFrom::Nearest;
         for _ in 0..ANY_ATTEMPTS {
             match self.try_append(parts, info, from).await {

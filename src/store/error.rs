@@ -44,14 +44,6 @@ pub enum StoreError {
         /// The version that is stored; 0 for none.
         actual: u64,
     },
-    /// One aggregate stands twice in one batch. Put its events together.
-    #[error("{aggregate} {id} stands twice in one batch; put its events together")]
-    Twice {
-        /// The kind of aggregate.
-        aggregate: String,
-        /// Its id.
-        id: String,
-    },
     /// There is nothing to append. Append at least one event.
     #[error("nothing to append: a commit needs at least one event")]
     Empty,

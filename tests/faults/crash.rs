@@ -104,7 +104,7 @@ async fn killed_server_loses_nothing_that_it_acknowledged() {
             progress(&acknowledged, 200).await;
             server.kill();
             // Half of the crashes outlast the writers' patience.
-            let pause = if crash % 2 == 0 { 0 } else { 2 * PATIENCE_MS };
+            let pause = if crash.is_multiple_of(2) { 0 } else { 2 * PATIENCE_MS };
             tokio::time::sleep(Duration::from_millis(pause)).await;
             server.restart().await.unwrap();
         }

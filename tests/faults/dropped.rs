@@ -17,7 +17,7 @@ async fn dropped_save_is_stored_whole_or_not_at_all() {
         let id = format!("log-{}", number % 20);
         // From before the first write to after the acknowledgement, in uneven steps.
         let after = Duration::from_micros(number * number % 7919 * 2);
-        let events = if number % 3 == 0 { 1 } else { 3 };
+        let events = if number.is_multiple_of(3) { 1 } else { 3 };
         let save = enter(&logs, &id, number, events, ExpectedVersion::Any);
         tokio::time::timeout(after, save).await.is_ok_and(|saved| saved.is_ok()).then_some(number)
     });
@@ -45,10 +45,10 @@ async fn aborted_task_leaves_no_half_commit() {
         })
         .collect();
     for (number, task) in tasks.iter().enumerate() {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             task.abort();
         }
-        if number % 16 == 0 {
+        if number.is_multiple_of(16) {
             tokio::task::yield_now().await;
         }
     }

@@ -85,12 +85,18 @@ impl Group {
             // The guard may have been broken by an earlier try of this very group.
             return self.look(log, policy, BackendError::Conflict { detail }).await;
         }
-        if let [_] = self.jobs.as_slice() {
-            return self.conflict_of_the_only();
-        }
-        let Ok(broken) = broken_guards(log, &self.jobs).await else { return self.halve() };
+        let only = self.jobs.len() == 1;
+        let broken = match broken_guards(log, &self.jobs).await {
+            Ok(broken) => broken,
+            Err(_) if only => return self.conflict_of_the_only(),
+            Err(_) => return self.halve(),
+        };
         if broken.iter().all(Option::is_none) {
-            return self.halve();
+            // A replicated stream also refuses because of a write that it has answered, or will give up, a moment later.
+            return match only {
+                true => self.later(policy, BackendError::Conflict { detail }).await,
+                false => self.halve(),
+            };
         }
         let mut rest = Vec::new();
         for (job, broken) in self.jobs.drain(..).zip(broken) {
@@ -154,6 +160,9 @@ impl Group {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             return again(self);
+        }
+        if matches!(why, BackendError::Conflict { .. }) && !self.unproven {
+            return self.conflict_of_the_only();
         }
         let unproven = self.unproven;
         let mut why = Some(why);
