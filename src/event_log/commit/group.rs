@@ -122,7 +122,7 @@ impl Group {
     /// No answer proved anything: reads what follows the first commit's guard. A batch is stored whole, so one
     /// commit tells for all.
     async fn look(mut self, log: &dyn EventLog, policy: CommitPolicy, why: BackendError) -> Next {
-        self.unproven = true;
+        let unproven_before = std::mem::replace(&mut self.unproven, true);
         metrics::counter!("cim_commits_resolved_total").increment(1);
         match find(log, &self.jobs[0].commit).await {
             Ok(Found::Ours(first)) => {
@@ -137,7 +137,8 @@ impl Group {
                 again(Group::new(rest))
             }
             Ok(Found::Nothing) => match why {
-                BackendError::Duplicate { .. } => self.duplicate(why),
+                // After an earlier try the known id may be that try's, seen a moment before its message is.
+                BackendError::Duplicate { .. } if !unproven_before => self.duplicate(why),
                 why => self.later(policy, why).await,
             },
             Err(error) => self.later(policy, error).await,
