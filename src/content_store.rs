@@ -188,10 +188,10 @@ impl ContentAddressedStorage {
 
     async fn put(&self, cid: Cid, bytes: Bytes) -> Result<(), ContentError> {
         let key = key_of(&cid);
-        let mut expected = Expected::Revision(0);
+        let mut revision = 0;
         loop {
             let change = Change::Put(bytes.clone());
-            let write = KeyWrite { key: key.clone(), change, expected };
+            let write = KeyWrite::new(key.clone(), change, Expected::Revision(revision));
             let conflict = match self.bucket.write(NonEmpty::one(write)).await {
                 Ok(_) => return Ok(()),
                 Err(conflict @ BackendError::Conflict { .. }) => conflict,
@@ -201,10 +201,8 @@ impl ContentAddressedStorage {
             let slot = self.bucket.get(&key, ReadFrom::Leader).await?;
             match slot.value {
                 Some(stored) => return self.check(&cid, &stored),
-                None if expected == Expected::Revision(slot.revision) => {
-                    return Err(conflict.into());
-                }
-                None => expected = Expected::Revision(slot.revision),
+                None if revision == slot.revision => return Err(conflict.into()),
+                None => revision = slot.revision,
             }
         }
     }

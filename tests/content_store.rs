@@ -7,15 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cid::Cid;
-use cim_persistence::backend::{BackendError, ReadFrom};
+use cim_persistence::backend::ReadFrom;
 use cim_persistence::clock::Timestamp;
 use cim_persistence::content_store::{ContentAddressedStorage, ContentError};
 use cim_persistence::event::{Envelope, Metadata, NonEmpty};
 use cim_persistence::ipld::{BlockError, Chain, ChainError, Codec, Hash, IpldSerializer};
-use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue, Slot};
+use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue};
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, EventType};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use cim_persistence::testing::faults::{Fault, Faults};
 use uuid::Uuid;
 
 fn storage(bucket: &MemoryKeyValue) -> ContentAddressedStorage {
@@ -27,7 +26,7 @@ fn key(cid: &Cid) -> Key {
 }
 
 async fn set(bucket: &MemoryKeyValue, cid: &Cid, change: Change) {
-    let write = KeyWrite { key: key(cid), change, expected: Expected::Anything };
+    let write = KeyWrite::new(key(cid), change, Expected::Anything);
     bucket.write(NonEmpty::one(write)).await.unwrap();
 }
 
@@ -230,45 +229,17 @@ async fn expect_error(blocks: &ContentAddressedStorage, head: &Cid, error: Chain
     }
 }
 
-/// A bucket whose nearest replica has seen nothing yet.
-#[derive(Debug)]
-struct Lagging(MemoryKeyValue);
-
-impl KeyValue for Lagging {
-    fn bucket(&self) -> &str {
-        self.0.bucket()
-    }
-
-    fn get<'a>(
-        &'a self,
-        key: &'a Key,
-        from: ReadFrom,
-    ) -> BoxFuture<'a, Result<Slot, BackendError>> {
-        match from {
-            ReadFrom::Nearest => async { Ok(Slot::default()) }.boxed(),
-            ReadFrom::Leader => self.0.get(key, from),
-        }
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Slot>, BackendError>> {
-        self.0.get_many(keys)
-    }
-
-    fn write(&self, writes: NonEmpty<KeyWrite>) -> BoxFuture<'_, Result<Vec<u64>, BackendError>> {
-        self.0.write(writes)
-    }
-
-    fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>> {
-        self.0.keys(pattern)
-    }
-}
-
 #[tokio::test]
 async fn a_replica_that_is_behind_hides_nothing() {
-    let bucket = Arc::new(Lagging(MemoryKeyValue::new("blocks")));
-    let blocks = ContentAddressedStorage::new(bucket, IpldSerializer::default());
+    let faults = Faults::new();
+    let bucket = MemoryKeyValue::new("blocks").with_faults(&faults);
+    let blocks = storage(&bucket);
     let cid = blocks.store("chair").await.unwrap();
+    let nothing_seen = || faults.plan(Fault::StaleRead(usize::MAX));
+    nothing_seen();
     assert!(blocks.exists(&cid).await.unwrap());
+    nothing_seen();
     assert_eq!(blocks.retrieve::<String>(&cid).await.unwrap(), "chair");
+    assert_eq!(faults.met(), 2);
     assert_eq!(blocks.store("chair").await.unwrap(), cid);
 }

@@ -253,7 +253,7 @@ async fn buckets_meet_the_same_faults() {
     let key = Key::new("order.42").unwrap();
     let write = |value: &'static str, revision| {
         let (change, expected) = (Change::Put(value.into()), Expected::Revision(revision));
-        NonEmpty::one(KeyWrite { key: key.clone(), change, expected })
+        NonEmpty::one(KeyWrite::new(key.clone(), change, expected))
     };
     faults.plan(Fault::LostAck);
     let lost = bucket.write(write("first", 0)).await;

@@ -86,6 +86,18 @@ pub enum BackendError {
         /// What was found.
         detail: String,
     },
+    /// The log ends before a position that was read from it: it was restored, or made anew. Begin again from its start.
+    #[error(
+        "{stream} ends at {last}, before {after}, which was read from it: it is not the log it was; read it from the start"
+    )]
+    Truncated {
+        /// The stream.
+        stream: String,
+        /// Where it ends now.
+        last: u64,
+        /// What was read.
+        after: u64,
+    },
     /// The server lacks what this crate needs. Upgrade or reconfigure it.
     #[error("the server does not support what is needed: {detail}")]
     Unsupported {

@@ -5,6 +5,7 @@
 //! [`faults`] of its store before it reaches the model.
 
 mod faults;
+mod follow;
 mod gate;
 mod model;
 mod random;
@@ -16,12 +17,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
+use tokio::sync::watch;
 
-use super::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use super::{
+    BackendError, Bound, Count, MAX_MATCHING, Matching, NewMessage, Position, ReadFrom,
+    StoredMessage,
+};
 use crate::clock::{Clock, Timestamp};
-use crate::subject::Subject;
+use crate::event::NonEmpty;
+use crate::subject::{Pattern, Subject};
 
 pub use faults::{Call, CallKind, Fault, Faults, Late};
+pub(crate) use follow::Keeps;
 pub use gate::Gate;
 pub use random::Rates;
 
@@ -79,6 +86,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     created: Timestamp,
     model: Mutex<Model>,
+    /// The last sequence, for those who wait for the next.
+    end: watch::Sender<u64>,
 }
 
 impl MemoryStream {
@@ -86,7 +95,14 @@ impl MemoryStream {
         let (name, created) = (Arc::from(name), clock.now());
         let model = Mutex::new(Model::new(Arc::clone(&name)));
         Self {
-            inner: Arc::new(Inner { name, limits, clock, created, model }),
+            inner: Arc::new(Inner {
+                name,
+                limits,
+                clock,
+                created,
+                model,
+                end: watch::Sender::new(0),
+            }),
             faults: Faults::new(),
         }
     }
@@ -185,6 +201,44 @@ impl MemoryStream {
         Ok(found)
     }
 
+    /// The last message of each subject that matches, as of a bound, in order of position.
+    pub(crate) async fn matching(
+        &self,
+        patterns: &NonEmpty<Pattern>,
+        bound: Bound,
+    ) -> Result<Matching<StoredMessage>, BackendError> {
+        let end = self.see_patterns(patterns).await?;
+        let model = self.inner.model();
+        let end = end.min(match bound {
+            Bound::Newest => u64::MAX,
+            Bound::Position(position) => position.get(),
+            Bound::Time(time) => model.end_at(time),
+        });
+        let sequences = model.lasts_of(patterns, end);
+        if sequences.len() > MAX_MATCHING {
+            return Ok(Matching::TooMany);
+        }
+        Ok(Matching::All(sequences.into_iter().filter_map(|s| model.at(s).cloned()).collect()))
+    }
+
+    /// How many subjects match.
+    pub(crate) async fn count_matching(
+        &self,
+        patterns: &NonEmpty<Pattern>,
+    ) -> Result<Count, BackendError> {
+        let end = self.see_patterns(patterns).await?;
+        let count = self.inner.model().lasts_of(patterns, end).len();
+        Ok(match count > MAX_MATCHING {
+            true => Count::MoreThan(MAX_MATCHING as u64),
+            false => Count::Exactly(count as u64),
+        })
+    }
+
+    async fn see_patterns(&self, patterns: &NonEmpty<Pattern>) -> Result<u64, BackendError> {
+        let patterns: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+        self.see(CallKind::NearestRead, &patterns).await
+    }
+
     /// The subjects that match a pattern, in no order.
     pub(crate) async fn subjects(&self, pattern: &str) -> Result<Vec<Subject>, BackendError> {
         self.meet(CallKind::LeaderRead, &[pattern]).await?;
@@ -251,7 +305,9 @@ impl Inner {
         let mut model = self.model();
         // Under the lock, so that times grow with the positions.
         let now = self.clock.now();
-        model.store(write, now, self.limits.duplicate_window)
+        let stored = model.store(write, now, self.limits.duplicate_window);
+        self.end.send_replace(model.end());
+        stored
     }
 }
 

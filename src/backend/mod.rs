@@ -5,6 +5,7 @@
 
 mod error;
 mod message;
+mod tail;
 mod config;
 mod connect;
 mod topology;
@@ -18,6 +19,7 @@ pub use config::{
 pub use connect::{ConnectError, DurabilityReport, LooseServer, MIN_SERVER_VERSION};
 pub use error::BackendError;
 pub use message::{Guard, NewMessage, Position, ReadFrom, StoredMessage};
+pub use tail::{Bound, Count, Followed, MAX_MATCHING, Matching, Start, TailQuery};
 pub use topology::{
     DUPLICATE_WINDOW, Discard, MAX_CONSUMERS, MIN_MESSAGE_BYTES, Replicas, Retention,
     SettingMismatch, Storage, StreamSettings, StreamSpec, Topology, TopologyError,

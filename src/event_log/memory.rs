@@ -10,11 +10,14 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{EventLog, LogLimits, LogQuery, LogStatus};
-use crate::backend::memory::{Faults, Limits, MemoryStream, Write};
-use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use crate::backend::memory::{Faults, Keeps, Limits, MemoryStream, Write};
+use crate::backend::{
+    BackendError, Bound, Count, Followed, Matching, NewMessage, Position, ReadFrom, StoredMessage,
+    TailQuery,
+};
 use crate::clock::{Clock, System};
 use crate::event::NonEmpty;
-use crate::subject::Subject;
+use crate::subject::{Pattern, Subject};
 
 /// What the log calls its stream in errors and to the conditions of faults.
 const NAME: &str = "memory";
@@ -113,6 +116,25 @@ impl EventLog for MemoryLog {
 
     fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>> {
         Box::pin(self.stream.read(query.filter, query.after))
+    }
+
+    fn matching<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+        bound: Bound,
+    ) -> BoxFuture<'a, Result<Matching<StoredMessage>, BackendError>> {
+        self.stream.matching(patterns, bound).boxed()
+    }
+
+    fn count<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Count, BackendError>> {
+        self.stream.count_matching(patterns).boxed()
+    }
+
+    fn follow(&self, query: TailQuery) -> BoxStream<'static, Result<Followed, BackendError>> {
+        Box::pin(self.stream.follow(query, Keeps::Everything))
     }
 
     fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>> {

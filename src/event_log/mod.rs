@@ -13,10 +13,13 @@ use std::fmt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use crate::backend::{
+    BackendError, Bound, Count, Followed, Matching, NewMessage, Position, ReadFrom, StoredMessage,
+    TailQuery,
+};
 use crate::clock::Timestamp;
 use crate::event::NonEmpty;
-use crate::subject::Subject;
+use crate::subject::{Pattern, Subject};
 
 pub use commit::{Commit, CommitError, CommitPolicy, Committer, Stored};
 #[cfg(feature = "testing")]
@@ -102,6 +105,28 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     /// Ends where the log ended when the reader got there. Memory is bounded whatever the length. Dropping the stream
     /// ends the read and leaves nothing on the server.
     fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>>;
+
+    /// The last message of each subject that matches any of the patterns, as of a bound, in order of position; all at one
+    /// moment. [`Matching::TooMany`] when more than 1024 subjects match. One round trip; any replica may answer.
+    fn matching<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+        bound: Bound,
+    ) -> BoxFuture<'a, Result<Matching<StoredMessage>, BackendError>>;
+
+    /// How many subjects match any of the patterns. One round trip, whatever the number; any replica may answer.
+    fn count<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Count, BackendError>>;
+
+    /// What is stored, and then what is being stored, in order of position, without a gap or a double, for ever.
+    ///
+    /// Lost connections, changes of leader and restarts of a server are waited out. It ends with an error only when
+    /// following makes no sense any more: the permission or the log is gone, or the log ends before what was handed out
+    /// ([`BackendError::Truncated`]). Memory is bounded: nothing more is fetched while nobody polls. Dropping the stream
+    /// leaves nothing on the server.
+    fn follow(&self, query: TailQuery) -> BoxStream<'static, Result<Followed, BackendError>>;
 
     /// What the log says of itself, through the leader. One round trip.
     fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>>;

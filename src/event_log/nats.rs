@@ -2,6 +2,7 @@
 //!
 //! How a message is put on the wire and read back is in [`wire`]; this file says which requests are made.
 
+mod follow;
 mod read;
 mod wire;
 
@@ -17,9 +18,12 @@ use uuid::Uuid;
 
 use super::{EventLog, LogLimits, LogQuery, LogStatus};
 use crate::backend::nats::Connection;
-use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
+use crate::backend::{
+    BackendError, Bound, Count, Followed, Matching, NewMessage, Position, ReadFrom, StoredMessage,
+    TailQuery,
+};
 use crate::event::NonEmpty;
-use crate::subject::Subject;
+use crate::subject::{Pattern, Subject};
 
 /// The most messages of one atomic batch (`js_ack_max_batch` of the server, 1000 by default).
 const MAX_BATCH_MESSAGES: usize = 1000;
@@ -212,6 +216,25 @@ impl EventLog for NatsLog {
 
     fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>> {
         Box::pin(read::read(self.clone(), query))
+    }
+
+    fn matching<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+        bound: Bound,
+    ) -> BoxFuture<'a, Result<Matching<StoredMessage>, BackendError>> {
+        read::matching(self, patterns, bound).boxed()
+    }
+
+    fn count<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Count, BackendError>> {
+        read::count(self, patterns).boxed()
+    }
+
+    fn follow(&self, query: TailQuery) -> BoxStream<'static, Result<Followed, BackendError>> {
+        Box::pin(follow::follow(self.clone(), query))
     }
 
     fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>> {

@@ -41,10 +41,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let slot = record::snapshot_key(&self.aggregate, key, loaded.head.version)
             .map_err(StoreError::from)?;
         let bucket = self.context.snapshots().bucket();
-        let write = |revision| KeyWrite {
-            key: slot.clone(),
-            change: Change::Put(block.bytes.clone()),
-            expected: Expected::Revision(revision),
+        let write = |revision| {
+            let change = Change::Put(block.bytes.clone());
+            KeyWrite::new(slot.clone(), change, Expected::Revision(revision))
         };
         match bucket.write(NonEmpty::one(write(0))).await {
             Ok(_) => return Ok(cid),

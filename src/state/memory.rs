@@ -5,18 +5,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 
-use super::{Change, Expected, Key, KeyValue, KeyWrite, Slot};
-use crate::backend::memory::{Faults, Limits, MemoryStream, Write};
-use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom, StoredMessage};
+use super::bucket::{Bucket, slot};
+use super::{Entry, Key, KeyValue, KeyWrite, Slot, Watched};
+use crate::backend::memory::{Faults, Keeps, Limits, MemoryStream, Write};
+use crate::backend::{BackendError, Bound, Count, Matching, ReadFrom, Start, TailQuery};
 use crate::clock::{Clock, System};
-use crate::event::{Headers, NonEmpty};
-use crate::subject::Subject;
-
-const OPERATION: &str = "KV-Operation";
+use crate::event::NonEmpty;
+use crate::subject::{Pattern, Subject};
 
 /// A [`KeyValue`] in memory. Cloning shares what is stored.
 ///
@@ -35,7 +34,7 @@ const OPERATION: &str = "KV-Operation";
 #[derive(Debug, Clone)]
 pub struct MemoryKeyValue {
     stream: MemoryStream,
-    bucket: Arc<str>,
+    bucket: Bucket,
 }
 
 impl MemoryKeyValue {
@@ -46,8 +45,8 @@ impl MemoryKeyValue {
 
     /// An empty bucket whose values are stored at the times this clock tells.
     pub fn with_clock(bucket: &str, clock: Arc<dyn Clock>) -> Self {
-        let stream = MemoryStream::new(&format!("KV_{bucket}"), Limits::default(), clock);
-        Self { stream, bucket: bucket.into() }
+        let bucket = Bucket::new(bucket);
+        Self { stream: MemoryStream::new(&bucket.stream(), Limits::default(), clock), bucket }
     }
 
     /// The same bucket, where what is done through this handle and its clones meets these faults.
@@ -57,29 +56,10 @@ impl MemoryKeyValue {
         Self { stream: self.stream.with_faults(faults), ..self }
     }
 
-    fn subject(&self, key: &Key) -> Subject {
-        Subject::trusted(format!("$KV.{}.{key}", self.bucket))
-    }
-
-    fn message(&self, write: KeyWrite) -> NewMessage {
-        let mut headers = Headers::new();
-        let payload = match write.change {
-            Change::Put(value) => value,
-            Change::Delete => {
-                headers.push(OPERATION, "DEL");
-                Bytes::new()
-            }
-        };
-        let guard = match write.expected {
-            Expected::Anything => Guard::Free,
-            Expected::Revision(revision) => Guard::Last(Position::new(revision)),
-        };
-        NewMessage { subject: self.subject(&write.key), headers, payload, guard }
-    }
-
     async fn write_all(&self, writes: NonEmpty<KeyWrite>) -> Result<Vec<u64>, BackendError> {
         let count = writes.len().get() as u64;
-        let mut messages: Vec<_> = writes.into_iter().map(|write| self.message(write)).collect();
+        let mut messages: Vec<_> =
+            writes.into_iter().map(|write| self.bucket.message(write)).collect();
         let write = match messages.pop() {
             Some(message) if messages.is_empty() => Write::One(message),
             last => {
@@ -94,7 +74,7 @@ impl MemoryKeyValue {
 
 impl KeyValue for MemoryKeyValue {
     fn bucket(&self) -> &str {
-        &self.bucket
+        self.bucket.name()
     }
 
     fn get<'a>(
@@ -103,7 +83,7 @@ impl KeyValue for MemoryKeyValue {
         from: ReadFrom,
     ) -> BoxFuture<'a, Result<Slot, BackendError>> {
         async move {
-            let message = self.stream.last(&self.subject(key), from).await?;
+            let message = self.stream.last(&self.bucket.subject(key), from).await?;
             Ok(message.map(slot).unwrap_or_default())
         }
         .boxed()
@@ -111,7 +91,7 @@ impl KeyValue for MemoryKeyValue {
 
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Slot>, BackendError>> {
         async move {
-            let subjects: Vec<Subject> = keys.iter().map(|key| self.subject(key)).collect();
+            let subjects: Vec<Subject> = keys.iter().map(|key| self.bucket.subject(key)).collect();
             let found = self.stream.lasts(&subjects).await?;
             let slots: HashMap<Subject, Slot> =
                 found.into_iter().map(|message| (message.subject.clone(), slot(message))).collect();
@@ -126,19 +106,51 @@ impl KeyValue for MemoryKeyValue {
 
     fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>> {
         async move {
-            let prefix = format!("$KV.{}.", self.bucket);
-            let subjects = self.stream.subjects(&format!("{prefix}{pattern}")).await?;
-            let keys = subjects.iter().filter_map(|s| s.as_str().strip_prefix(&prefix));
-            keys.map(|key| {
-                Key::new(key).map_err(|e| BackendError::Corrupt { detail: e.to_string() })
-            })
-            .collect()
+            let subjects = self.stream.subjects(&self.bucket.filter(pattern)).await?;
+            subjects.iter().map(|subject| self.bucket.key(subject.as_str())).collect()
         }
         .boxed()
     }
-}
 
-fn slot(message: StoredMessage) -> Slot {
-    let deleted = message.headers.get(OPERATION) == Some("DEL");
-    Slot { revision: message.position.get(), value: (!deleted).then_some(message.payload) }
+    fn matching<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Matching<Entry>, BackendError>> {
+        async move {
+            let subjects = self.bucket.patterns(patterns)?;
+            match self.stream.matching(&subjects, Bound::Newest).await? {
+                Matching::TooMany => Ok(Matching::TooMany),
+                Matching::All(found) => {
+                    let entries = found.into_iter().map(|message| self.bucket.entry(message));
+                    entries.collect::<Result<_, _>>().map(Matching::All)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn count<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Count, BackendError>> {
+        async move {
+            let subjects = self.bucket.patterns(patterns)?;
+            self.stream.count_matching(&subjects).await
+        }
+        .boxed()
+    }
+
+    fn watch(
+        &self,
+        patterns: NonEmpty<Pattern>,
+        start: Start,
+    ) -> BoxStream<'static, Result<Watched, BackendError>> {
+        let patterns = match self.bucket.patterns(&patterns) {
+            Ok(patterns) => patterns,
+            Err(error) => return futures::stream::iter([Err(error)]).boxed(),
+        };
+        let bucket = self.bucket.clone();
+        let followed = self.stream.follow(TailQuery { patterns, start }, Keeps::Latest);
+        followed.map(move |followed| bucket.watched(followed?)).boxed()
+    }
 }

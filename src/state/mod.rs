@@ -3,6 +3,7 @@
 //! The seam is [`KeyValue`]; its adapters stand beside it. What the values mean is decided above.
 
 mod key;
+mod bucket;
 mod writer;
 pub(crate) mod nats;
 #[cfg(feature = "testing")]
@@ -12,9 +13,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
-use crate::backend::{BackendError, ReadFrom};
-use crate::event::NonEmpty;
+use crate::backend::{BackendError, Count, Matching, ReadFrom, Start};
+use crate::clock::Timestamp;
+use crate::event::{Headers, NonEmpty};
+use crate::subject::Pattern;
 
 pub use key::{InvalidKey, Key};
 #[cfg(feature = "testing")]
@@ -41,12 +45,14 @@ pub enum Change {
 }
 
 /// What must be true of a key when it is changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// Nothing.
     Anything,
     /// The key's revision is this one; 0 for a key that was never set.
     Revision(u64),
+    /// The revision of another key, which this call does not change, is this one; 0 for a key that was never set.
+    RevisionOf(Key, u64),
 }
 
 /// One change to one key.
@@ -58,6 +64,39 @@ pub struct KeyWrite {
     pub change: Change,
     /// What must be true for it.
     pub expected: Expected,
+    /// Headers stored beside the value; plain clients do not notice them.
+    pub headers: Headers,
+}
+
+impl KeyWrite {
+    /// A change without headers.
+    pub fn new(key: Key, change: Change, expected: Expected) -> Self {
+        Self { key, change, expected, headers: Headers::new() }
+    }
+}
+
+/// A key and everything that is known of its last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// The revision of the change.
+    pub revision: u64,
+    /// When the server stored it.
+    pub written_at: Timestamp,
+    /// The headers stored beside the value.
+    pub headers: Headers,
+    /// The value; `None` when the change deleted it.
+    pub value: Option<Bytes>,
+}
+
+/// What a watcher of a bucket gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Watched {
+    /// A key was changed, or is as it was when the watch began from [`Start::Latest`].
+    Entry(Entry),
+    /// Everything that was stored when the watch began has been handed out. Comes once.
+    CaughtUp,
 }
 
 /// One bucket, as bytes.
@@ -83,4 +122,28 @@ pub trait KeyValue: fmt::Debug + Send + Sync {
     /// The keys that match a pattern with `*` and `>` and were set and not purged, in no order. Keys deleted since may
     /// be among them. One round trip per 100,000 keys, answered by the leader.
     fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>>;
+
+    /// The entries of the keys that match any of the patterns, deleted ones included, ordered by revision and all as of
+    /// one moment; [`Matching::TooMany`] when more than 1024 keys match. One round trip; any replica may answer.
+    fn matching<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Matching<Entry>, BackendError>>;
+
+    /// How many keys match any of the patterns; keys deleted since are counted. One round trip.
+    fn count<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Count, BackendError>>;
+
+    /// The changes of the keys that match any of the patterns, ordered by revision, for ever.
+    ///
+    /// A key that is changed several times while the watcher does not look may come with its last change only. Else as
+    /// [`EventLog::follow`](crate::event_log::EventLog::follow) says. From [`Start::Latest`] up to
+    /// [`Watched::CaughtUp`] it reads every key once, whatever their number.
+    fn watch(
+        &self,
+        patterns: NonEmpty<Pattern>,
+        start: Start,
+    ) -> BoxStream<'static, Result<Watched, BackendError>>;
 }

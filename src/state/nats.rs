@@ -3,27 +3,24 @@
 //! A bucket is a stream with one message per subject, so it is read and written as an event log is.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 
-use super::{Change, Expected, Key, KeyValue, KeyWrite, Slot};
+use super::bucket::{Bucket, slot};
+use super::{Entry, Key, KeyValue, KeyWrite, Slot, Watched};
 use crate::backend::nats::Connection;
-use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom, StoredMessage};
-use crate::event::{Headers, NonEmpty};
+use crate::backend::{BackendError, Bound, Count, Matching, ReadFrom, Start, TailQuery};
+use crate::event::NonEmpty;
 use crate::event_log::{EventLog, NatsLog};
-use crate::subject::Subject;
-
-/// The header by which KV clients mark a deleted key, and what it says then.
-const OPERATION: &str = "KV-Operation";
-const DELETED: [&str; 2] = ["DEL", "PURGE"];
+use crate::subject::{Pattern, Subject};
 
 /// A bucket that any KV client of NATS can use as well. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct NatsKeyValue {
     log: NatsLog,
-    bucket: Arc<str>,
+    bucket: Bucket,
 }
 
 impl NatsKeyValue {
@@ -32,39 +29,20 @@ impl NatsKeyValue {
     /// # Errors
     /// [`BackendError::NotFound`] when there is no such bucket, and what else can happen to a request.
     pub async fn open(connection: &Connection, bucket: &str) -> Result<Self, BackendError> {
-        let log = NatsLog::open(connection, &format!("KV_{bucket}")).await?;
-        Ok(Self { log, bucket: bucket.into() })
+        let bucket = Bucket::new(bucket);
+        Ok(Self { log: NatsLog::open(connection, &bucket.stream()).await?, bucket })
     }
 
     /// A bucket that is known to exist. No round trip.
     pub(crate) fn attach(connection: &Connection, bucket: &str) -> Self {
-        let log = NatsLog::attach(connection, &format!("KV_{bucket}"));
-        Self { log, bucket: bucket.into() }
-    }
-
-    fn subject(&self, key: &Key) -> Subject {
-        Subject::trusted(format!("$KV.{}.{key}", self.bucket))
-    }
-
-    fn message(&self, write: KeyWrite) -> NewMessage {
-        let mut headers = Headers::new();
-        let payload = match write.change {
-            Change::Put(value) => value,
-            Change::Delete => {
-                headers.push(OPERATION, DELETED[0]);
-                bytes::Bytes::new()
-            }
-        };
-        let guard = match write.expected {
-            Expected::Anything => Guard::Free,
-            Expected::Revision(revision) => Guard::Last(Position::new(revision)),
-        };
-        NewMessage { subject: self.subject(&write.key), headers, payload, guard }
+        let bucket = Bucket::new(bucket);
+        Self { log: NatsLog::attach(connection, &bucket.stream()), bucket }
     }
 
     async fn write_all(&self, writes: NonEmpty<KeyWrite>) -> Result<Vec<u64>, BackendError> {
         let count = writes.len().get() as u64;
-        let mut messages: Vec<_> = writes.into_iter().map(|write| self.message(write)).collect();
+        let mut messages: Vec<_> =
+            writes.into_iter().map(|write| self.bucket.message(write)).collect();
         let last = match (messages.len(), messages.pop()) {
             (1, Some(message)) => self.log.publish(message).await?,
             (_, last) => {
@@ -78,16 +56,12 @@ impl NatsKeyValue {
     }
 
     async fn list(&self, pattern: &str) -> Result<Vec<Key>, BackendError> {
-        let prefix = format!("$KV.{}.", self.bucket);
-        let filter = format!("{prefix}{pattern}");
+        let filter = self.bucket.filter(pattern);
         let mut keys = Vec::new();
         loop {
             let page = self.log.info(Some((&filter, keys.len()))).await?;
             for subject in page.state.subjects.keys() {
-                let key = subject.strip_prefix(&prefix).unwrap_or(subject);
-                keys.push(Key::new(key).map_err(|e| BackendError::Corrupt {
-                    detail: format!("bucket {}: {e}", self.bucket),
-                })?);
+                keys.push(self.bucket.key(subject)?);
             }
             if page.state.subjects.is_empty() || keys.len() >= page.total {
                 return Ok(keys);
@@ -98,7 +72,7 @@ impl NatsKeyValue {
 
 impl KeyValue for NatsKeyValue {
     fn bucket(&self) -> &str {
-        &self.bucket
+        self.bucket.name()
     }
 
     fn get<'a>(
@@ -107,7 +81,7 @@ impl KeyValue for NatsKeyValue {
         from: ReadFrom,
     ) -> BoxFuture<'a, Result<Slot, BackendError>> {
         async move {
-            let message = self.log.last(&self.subject(key), from).await?;
+            let message = self.log.last(&self.bucket.subject(key), from).await?;
             Ok(message.map(slot).unwrap_or_default())
         }
         .boxed()
@@ -115,7 +89,7 @@ impl KeyValue for NatsKeyValue {
 
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Slot>, BackendError>> {
         async move {
-            let subjects: Vec<Subject> = keys.iter().map(|key| self.subject(key)).collect();
+            let subjects: Vec<Subject> = keys.iter().map(|key| self.bucket.subject(key)).collect();
             let found = self.log.lasts(&subjects).await?;
             let slots: HashMap<Subject, Slot> =
                 found.into_iter().map(|message| (message.subject.clone(), slot(message))).collect();
@@ -134,9 +108,46 @@ impl KeyValue for NatsKeyValue {
     fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>> {
         self.list(pattern).boxed()
     }
-}
 
-fn slot(message: StoredMessage) -> Slot {
-    let deleted = message.headers.get(OPERATION).is_some_and(|value| DELETED.contains(&value));
-    Slot { revision: message.position.get(), value: (!deleted).then_some(message.payload) }
+    fn matching<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Matching<Entry>, BackendError>> {
+        async move {
+            let subjects = self.bucket.patterns(patterns)?;
+            match self.log.matching(&subjects, Bound::Newest).await? {
+                Matching::TooMany => Ok(Matching::TooMany),
+                Matching::All(found) => {
+                    let entries = found.into_iter().map(|message| self.bucket.entry(message));
+                    entries.collect::<Result<_, _>>().map(Matching::All)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn count<'a>(
+        &'a self,
+        patterns: &'a NonEmpty<Pattern>,
+    ) -> BoxFuture<'a, Result<Count, BackendError>> {
+        async move {
+            let subjects = self.bucket.patterns(patterns)?;
+            self.log.count(&subjects).await
+        }
+        .boxed()
+    }
+
+    fn watch(
+        &self,
+        patterns: NonEmpty<Pattern>,
+        start: Start,
+    ) -> BoxStream<'static, Result<Watched, BackendError>> {
+        let patterns = match self.bucket.patterns(&patterns) {
+            Ok(patterns) => patterns,
+            Err(error) => return futures::stream::iter([Err(error)]).boxed(),
+        };
+        let bucket = self.bucket.clone();
+        let followed = self.log.follow(TailQuery { patterns, start });
+        followed.map(move |followed| bucket.watched(followed?)).boxed()
+    }
 }

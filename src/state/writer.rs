@@ -288,10 +288,10 @@ impl Shared {
         }
         let writes = records
             .iter()
-            .map(|record| KeyWrite {
-                key: record.key.clone(),
-                change: Change::Put(record.value.clone()),
-                expected: Expected::Revision(self.seen.get(&record.key).map_or(0, |s| s.revision)),
+            .map(|record| {
+                let revision = self.seen.get(&record.key).map_or(0, |seen| seen.revision);
+                let change = Change::Put(record.value.clone());
+                KeyWrite::new(record.key.clone(), change, Expected::Revision(revision))
             })
             .collect();
         let writes = NonEmpty::from_vec(writes)?;

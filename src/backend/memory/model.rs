@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::Write;
 use crate::backend::{BackendError, Guard, NewMessage, Position, StoredMessage};
 use crate::clock::Timestamp;
-use crate::event::names;
-use crate::subject::Subject;
+use crate::event::{NonEmpty, names};
+use crate::subject::{Pattern, Subject};
 
 /// The messages and what is looked up in them. A reader names the last sequence it sees, so that it can be shown the
 /// state of a while ago.
@@ -117,7 +117,33 @@ impl Model {
         self.by_subject.keys().filter(|s| matches(pattern, s.as_str())).cloned().collect()
     }
 
-    fn at(&self, sequence: u64) -> Option<&StoredMessage> {
+    /// The last sequence of each subject that matches any of the patterns, up to the last one seen, in order.
+    pub(super) fn lasts_of(&self, patterns: &NonEmpty<Pattern>, end: u64) -> Vec<u64> {
+        let mut lasts: Vec<u64> = self
+            .by_subject
+            .iter()
+            .filter(|(subject, _)| matches_any(patterns, subject))
+            .filter_map(|(_, sequences)| {
+                let seen = sequences.partition_point(|sequence| *sequence <= end);
+                sequences[..seen].last().copied()
+            })
+            .collect();
+        lasts.sort_unstable();
+        lasts
+    }
+
+    /// The last sequence stored before a time.
+    pub(super) fn end_at(&self, time: Timestamp) -> u64 {
+        self.messages.partition_point(|message| message.time < time) as u64
+    }
+
+    /// Whether a message is still the last of its subject.
+    pub(super) fn is_last(&self, message: &StoredMessage) -> bool {
+        self.by_subject.get(&message.subject).and_then(|all| all.last())
+            == Some(&message.position.get())
+    }
+
+    pub(super) fn at(&self, sequence: u64) -> Option<&StoredMessage> {
         self.messages.get(usize::try_from(sequence.checked_sub(1)?).ok()?)
     }
 
@@ -188,6 +214,11 @@ impl Model {
 /// The id the server deduplicates by; it takes an empty one for none.
 fn id_of(message: &NewMessage) -> Option<&str> {
     message.headers.get(names::MSG_ID).filter(|id| !id.is_empty())
+}
+
+/// Whether a subject matches any of the patterns.
+pub(super) fn matches_any(patterns: &NonEmpty<Pattern>, subject: &Subject) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(subject.as_str()))
 }
 
 /// Whether a subject matches a pattern: `*` stands for one token, a closing `>` for one or more.

@@ -13,9 +13,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{NatsLog, wire};
-use crate::backend::{BackendError, Position, StoredMessage};
+use crate::backend::{BackendError, Bound, Count, MAX_MATCHING, Matching, Position, StoredMessage};
+use crate::event::NonEmpty;
 use crate::event_log::LogQuery;
-use crate::subject::Subject;
+use crate::subject::{Pattern, Subject};
 
 /// How many messages and bytes one request asks for: what bounds the memory of a read.
 const CHUNK_MESSAGES: usize = 1000;
@@ -212,4 +213,65 @@ pub(super) async fn lasts(
             return Ok(found);
         }
     }
+}
+
+/// The last message of each subject that matches, by one request, or by as many as the bytes of the answer take.
+pub(super) async fn matching(
+    log: &NatsLog,
+    patterns: &NonEmpty<Pattern>,
+    bound: Bound,
+) -> Result<Matching<StoredMessage>, BackendError> {
+    let mut request = last_of(patterns);
+    match bound {
+        Bound::Newest => {}
+        Bound::Position(Position::START) => return Ok(Matching::All(Vec::new())),
+        Bound::Position(position) => request["up_to_seq"] = json!(position.get()),
+        Bound::Time(time) => request["up_to_time"] = json!(time.to_string()),
+    }
+    request["batch"] = json!(MAX_MATCHING);
+    let mut channel = Channel::open(log.clone()).await?;
+    let mut found: Vec<StoredMessage> = Vec::new();
+    loop {
+        if let Some(last) = found.last() {
+            request["seq"] = json!(last.position.get() + 1);
+        }
+        channel.ask(&request).await?;
+        let before = found.len();
+        let left = loop {
+            match channel.next().await {
+                Ok(Piece::Message(message)) => found.push(*message),
+                Ok(Piece::End { pending }) => break pending,
+                Err(BackendError::TooMany { .. }) => return Ok(Matching::TooMany),
+                Err(error) => return Err(error),
+            }
+        };
+        if left == 0 || found.len() == before {
+            return Ok(Matching::All(found));
+        }
+    }
+}
+
+/// How many subjects match: what the answer to a request for one of them says is left.
+pub(super) async fn count(
+    log: &NatsLog,
+    patterns: &NonEmpty<Pattern>,
+) -> Result<Count, BackendError> {
+    let mut request = last_of(patterns);
+    request["batch"] = json!(1);
+    let mut channel = Channel::open(log.clone()).await?;
+    channel.ask(&request).await?;
+    let mut count = 0;
+    loop {
+        match channel.next().await {
+            Ok(Piece::Message(_)) => count += 1,
+            Ok(Piece::End { pending }) => return Ok(Count::Exactly(count + pending)),
+            Err(BackendError::TooMany { limit, .. }) => return Ok(Count::MoreThan(limit as u64)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn last_of(patterns: &NonEmpty<Pattern>) -> serde_json::Value {
+    let patterns: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+    json!({ "multi_last": patterns })
 }

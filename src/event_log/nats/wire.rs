@@ -10,7 +10,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::backend::{BackendError, Guard, NewMessage, Position, StoredMessage};
+use crate::backend::{BackendError, Guard, MAX_MATCHING, NewMessage, Position, StoredMessage};
 use crate::clock::Timestamp;
 use crate::event::{Headers, names};
 use crate::event_log::LogStatus;
@@ -272,7 +272,8 @@ pub(super) fn direct_answer(
 pub(super) fn direct_refused(code: u16, message: &async_nats::Message) -> BackendError {
     let detail = format!("direct get: {code} {}", message.description.as_deref().unwrap_or(""));
     match code {
-        408 | 413 | 400 => BackendError::Invalid { detail },
+        413 => BackendError::TooMany { actual: MAX_MATCHING + 1, limit: MAX_MATCHING },
+        408 | 400 => BackendError::Invalid { detail },
         _ => BackendError::unavailable(detail),
     }
 }

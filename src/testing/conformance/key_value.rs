@@ -111,9 +111,8 @@ async fn creation_is_accepted_once(bucket: Bucket) -> Outcome {
 async fn one_of_many_writers_wins(bucket: Bucket) -> Outcome {
     let mut revision = 0;
     for round in 0..10 {
-        let expected = Expected::Revision(revision);
         let writes = (0..32).map(|writer| {
-            let write = put("a", format!("{round} {writer}"), expected);
+            let write = put("a", format!("{round} {writer}"), Expected::Revision(revision));
             let bucket = &bucket;
             async move { (writer, change(bucket, write).await) }
         });
@@ -282,11 +281,11 @@ fn key(name: &str) -> Key {
 }
 
 fn put(name: &str, value: impl Into<Bytes>, expected: Expected) -> KeyWrite {
-    KeyWrite { key: key(name), change: Change::Put(value.into()), expected }
+    KeyWrite::new(key(name), Change::Put(value.into()), expected)
 }
 
 fn delete(name: &str, expected: Expected) -> KeyWrite {
-    KeyWrite { key: key(name), change: Change::Delete, expected }
+    KeyWrite::new(key(name), Change::Delete, expected)
 }
 
 fn all(writes: impl Iterator<Item = KeyWrite>) -> NonEmpty<KeyWrite> {

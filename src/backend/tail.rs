@@ -1,0 +1,73 @@
+//! Following a log: what is asked for and what comes back.
+//!
+//! How it is done on a server is in `event_log/nats/follow.rs`, in memory in `memory/follow.rs`.
+
+use crate::clock::Timestamp;
+use crate::event::NonEmpty;
+use crate::subject::Pattern;
+
+use super::{Position, StoredMessage};
+
+/// Where following begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After this position.
+    After(Position),
+    /// With the first message stored at this time or later, by the server's clock.
+    Since(Timestamp),
+    /// With what is stored from now on.
+    Now,
+    /// With the last message of each subject, in order of position, and then with what is stored from now on.
+    Latest,
+}
+
+/// What to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailQuery {
+    /// Messages whose subject matches any of these. They may overlap; a message comes once.
+    pub patterns: NonEmpty<Pattern>,
+    /// Where to begin.
+    pub start: Start,
+}
+
+/// What a follower gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followed {
+    /// The next message.
+    Message(StoredMessage),
+    /// Everything that was stored when following began has been handed out. Comes once.
+    CaughtUp,
+}
+
+/// Up to which moment a read looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bound {
+    /// What is stored now.
+    #[default]
+    Newest,
+    /// What was stored up to this position, and including it.
+    Position(Position),
+    /// What was stored before this time, by the server's clock.
+    Time(Timestamp),
+}
+
+/// The most subjects that one answer to a pattern holds, as the server has it.
+pub const MAX_MATCHING: usize = 1024;
+
+/// What matches a pattern, if it is few enough for one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matching<T> {
+    /// All of it.
+    All(Vec<T>),
+    /// More than one answer holds; follow from [`Start::Latest`] up to [`Followed::CaughtUp`].
+    TooMany,
+}
+
+/// How many match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// So many.
+    Exactly(u64),
+    /// More than so many.
+    MoreThan(u64),
+}
