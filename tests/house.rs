@@ -9,16 +9,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cim_persistence::backend::nats::provision;
-use cim_persistence::backend::{ConnectionConfig, Durability};
+use cim_persistence::backend::{
+    ConnectionConfig, Durability, Followed, Position, Start, TailQuery,
+};
+use cim_persistence::event::NonEmpty;
 use cim_persistence::prelude::*;
 use cim_persistence::server::PrivateServer;
+use cim_persistence::subject::Pattern;
 use cim_persistence::{
     Connection, Context, LoadOptions, NatsRepositoryConfig, Repository, SaveOptions, SnapshotPolicy,
 };
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 /// All modules there may be, from the lowest to the highest. A new one is given its place here.
-const RANKS: [&str; 18] = [
+const RANKS: [&str; 20] = [
     "clock",
     "subject",
     "event",
@@ -28,7 +33,9 @@ const RANKS: [&str; 18] = [
     "state",
     "content_store",
     "store",
+    "subscription",
     "repository",
+    "read_model",
     "projection",
     "query",
     "routing",
@@ -385,4 +392,18 @@ async fn the_permissions_in_the_readme_are_enough() {
     accounts.create_snapshot(&kim).await.unwrap();
     assert_eq!(accounts.verify(&kim).await.unwrap().version, 3);
     assert_eq!(bank.status().await.unwrap().messages, 6);
+
+    // Somebody who follows, and leaves no consumer behind.
+    let everything = Pattern::parse(&bank.scheme().all_events()).unwrap();
+    let start = Start::After(Position::START);
+    let query = TailQuery { patterns: NonEmpty::one(everything), start };
+    let followed: Vec<_> = bank.log().follow(query).take(7).try_collect().await.unwrap();
+    assert_eq!(followed.last(), Some(&Followed::CaughtUp));
+    let options = async_nats::ConnectOptions::with_user_and_password;
+    let options = options("operator".to_owned(), "operator".to_owned());
+    let client = options.connect(server.url()).await.unwrap();
+    let events = async_nats::jetstream::new(client).get_stream("CIM-EVENTS-bank").await.unwrap();
+    while events.get_info().await.unwrap().state.consumer_count > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
 }

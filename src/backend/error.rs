@@ -86,9 +86,10 @@ pub enum BackendError {
         /// What was found.
         detail: String,
     },
-    /// The log ends before a position that was read from it: it was restored, or made anew. Begin again from its start.
+    /// The log ends before a position that was read from it, or was made anew: it is another one. Begin again from its
+    /// start.
     #[error(
-        "{stream} ends at {last}, before {after}, which was read from it: it is not the log it was; read it from the start"
+        "{stream} is not the log it was: {after} was read from it and now it ends at {last}; read it from the start"
     )]
     Truncated {
         /// The stream.

@@ -11,13 +11,15 @@ use super::{Position, StoredMessage};
 /// Where following begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// After this position.
+    /// After this position, which is in the log or before its first message.
     After(Position),
-    /// With the first message stored at this time or later, by the server's clock.
+    /// With the first message stored at this time or later, by the server's clock. The time may be to come.
     Since(Timestamp),
     /// With what is stored from now on.
     Now,
     /// With the last message of each subject, in order of position, and then with what is stored from now on.
+    ///
+    /// A subject that is written again before its turn comes may begin with what was written then.
     Latest,
 }
 
@@ -45,9 +47,9 @@ pub enum Bound {
     /// What is stored now.
     #[default]
     Newest,
-    /// What was stored up to this position, and including it.
+    /// What was stored up to this position, and including it. The position may be to come.
     Position(Position),
-    /// What was stored before this time, by the server's clock.
+    /// What was stored before this time, not at it, by the server's clock. The time may be to come.
     Time(Timestamp),
 }
 

@@ -107,7 +107,8 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>>;
 
     /// The last message of each subject that matches any of the patterns, as of a bound, in order of position; all at one
-    /// moment. [`Matching::TooMany`] when more than 1024 subjects match. One round trip; any replica may answer.
+    /// moment. [`Matching::TooMany`] when more than 1024 subjects match. One round trip, a few when nothing is found up to
+    /// a position; any replica may answer.
     fn matching<'a>(
         &'a self,
         patterns: &'a NonEmpty<Pattern>,
@@ -120,12 +121,13 @@ pub trait EventLog: fmt::Debug + Send + Sync {
         patterns: &'a NonEmpty<Pattern>,
     ) -> BoxFuture<'a, Result<Count, BackendError>>;
 
-    /// What is stored, and then what is being stored, in order of position, without a gap or a double, for ever.
+    /// What is stored, and then what is being stored, in order of position, without a gap or a double, for ever. It begins
+    /// when it is polled for the first time.
     ///
     /// Lost connections, changes of leader and restarts of a server are waited out. It ends with an error only when
-    /// following makes no sense any more: the permission or the log is gone, or the log ends before what was handed out
-    /// ([`BackendError::Truncated`]). Memory is bounded: nothing more is fetched while nobody polls. Dropping the stream
-    /// leaves nothing on the server.
+    /// following makes no sense any more: the permission or the log is gone, or the log was made anew, or ends before
+    /// what was handed out or where following should begin ([`BackendError::Truncated`]). Memory is bounded: nothing more
+    /// is fetched while nobody polls. Dropping the stream leaves nothing on the server.
     fn follow(&self, query: TailQuery) -> BoxStream<'static, Result<Followed, BackendError>>;
 
     /// What the log says of itself, through the leader. One round trip.

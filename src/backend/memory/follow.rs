@@ -97,6 +97,15 @@ impl Following {
     async fn fetch(&mut self) -> Result<(), BackendError> {
         let end = self.stream.see_patterns(&self.query.patterns).await?;
         let model = self.stream.inner.model();
+        if let Start::After(position) = self.query.start
+            && position.get() > model.end()
+        {
+            return Err(BackendError::Truncated {
+                stream: self.stream.inner.name.as_ref().to_owned(),
+                last: model.end(),
+                after: position.get(),
+            });
+        }
         let end = end.min(model.end());
         let place = self.place.get_or_insert_with(|| {
             let (after, latest) = match self.query.start {
@@ -118,11 +127,20 @@ impl Following {
             };
             let message = model.at(sequence);
             let wanted = message.filter(|message| {
-                matches_any(&self.query.patterns, &message.subject)
+                reached(self.query.start, message)
+                    && matches_any(&self.query.patterns, &message.subject)
                     && (self.keeps == Keeps::Everything || model.is_last(message))
             });
             self.fetched.extend(wanted.cloned());
         }
         Ok(())
+    }
+}
+
+/// Whether following has begun with this message; a time to begin at may still be to come.
+fn reached(start: Start, message: &StoredMessage) -> bool {
+    match start {
+        Start::Since(time) => message.time >= time,
+        _ => true,
     }
 }

@@ -42,6 +42,8 @@ enum Piece {
     /// The answer is complete; so many messages are left.
     End {
         pending: u64,
+        /// Up to which sequence a request for the last of many subjects looked.
+        up_to: u64,
     },
 }
 
@@ -97,15 +99,18 @@ impl Channel {
 fn piece(message: Message) -> Result<Piece, BackendError> {
     match message.status.map(|status| status.as_u16()) {
         None => Ok(Piece::Message(Box::new(wire::stored(message)?))),
-        Some(204) => Ok(Piece::End { pending: pending(&message) }),
-        Some(404) => Ok(Piece::End { pending: 0 }),
+        Some(204) => Ok(Piece::End {
+            pending: number(&message, "Nats-Num-Pending"),
+            up_to: number(&message, "Nats-UpTo-Sequence"),
+        }),
+        Some(404) => Ok(Piece::End { pending: 0, up_to: 0 }),
         Some(code) => Err(wire::direct_refused(code, &message)),
     }
 }
 
-fn pending(message: &Message) -> u64 {
+fn number(message: &Message, header: &'static str) -> u64 {
     let headers = message.headers.as_ref();
-    let text = headers.and_then(|headers| headers.get("Nats-Num-Pending"));
+    let text = headers.and_then(|headers| headers.get(header));
     text.and_then(|text| text.as_str().parse().ok()).unwrap_or(0)
 }
 
@@ -156,7 +161,7 @@ impl Reading {
                     self.failures = 0;
                     return Ok(Some(*message));
                 }
-                Ok(Piece::End { pending: 0 }) => return Ok(None),
+                Ok(Piece::End { pending: 0, .. }) => return Ok(None),
                 Ok(Piece::End { .. }) => self.asked = false,
                 Err(error) if error.is_transient() && self.failures < ATTEMPTS => {
                     self.asked = false;
@@ -205,7 +210,7 @@ pub(super) async fn lasts(
         let left = loop {
             match channel.next().await? {
                 Piece::Message(message) => found.push(*message),
-                Piece::End { pending } => break pending,
+                Piece::End { pending, .. } => break pending,
             }
         };
         if left == 0 || found.len() == before {
@@ -215,8 +220,44 @@ pub(super) async fn lasts(
     }
 }
 
-/// The last message of each subject that matches, by one request, or by as many as the bytes of the answer take.
+/// The last message of each subject that matches.
+///
+/// A server finds nothing at all when it has not got as far as the position in question. That is looked into.
 pub(super) async fn matching(
+    log: &NatsLog,
+    patterns: &NonEmpty<Pattern>,
+    bound: Bound,
+) -> Result<Matching<StoredMessage>, BackendError> {
+    let mut attempts = 0;
+    loop {
+        let found = matching_in_one(log, patterns, bound).await?;
+        let (Bound::Position(position), true) = (bound, found.is_none()) else { return Ok(found) };
+        let info = log.info(None).await?;
+        if info.status()?.last < position {
+            let newest = matching_in_one(log, patterns, Bound::Newest).await?;
+            if !newest.goes_beyond(position) {
+                return Ok(newest);
+            }
+        } else if info.config.num_replicas == 1 || attempts == ATTEMPTS {
+            return Ok(found);
+        }
+        attempts += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Matching<StoredMessage> {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::All(found) if found.is_empty())
+    }
+
+    fn goes_beyond(&self, position: Position) -> bool {
+        matches!(self, Self::All(found) if found.last().is_some_and(|last| last.position > position))
+    }
+}
+
+/// The same by one request, or by as many as the bytes of the answer take.
+async fn matching_in_one(
     log: &NatsLog,
     patterns: &NonEmpty<Pattern>,
     bound: Bound,
@@ -237,16 +278,24 @@ pub(super) async fn matching(
         }
         channel.ask(&request).await?;
         let before = found.len();
-        let left = loop {
+        let (left, up_to) = loop {
             match channel.next().await {
                 Ok(Piece::Message(message)) => found.push(*message),
-                Ok(Piece::End { pending }) => break pending,
+                Ok(Piece::End { pending, up_to }) => break (pending, up_to),
                 Err(BackendError::TooMany { .. }) => return Ok(Matching::TooMany),
                 Err(error) => return Err(error),
             }
         };
-        if left == 0 || found.len() == before {
+        if before > 0 && found.len() == before {
+            return Err(BackendError::unavailable("a replica that is behind answered a read"));
+        }
+        if left == 0 {
             return Ok(Matching::All(found));
+        }
+        // The rest is asked for as of the same moment.
+        request["up_to_seq"] = json!(up_to);
+        if let Some(fields) = request.as_object_mut() {
+            fields.remove("up_to_time");
         }
     }
 }
@@ -264,7 +313,7 @@ pub(super) async fn count(
     loop {
         match channel.next().await {
             Ok(Piece::Message(_)) => count += 1,
-            Ok(Piece::End { pending }) => return Ok(Count::Exactly(count + pending)),
+            Ok(Piece::End { pending, .. }) => return Ok(Count::Exactly(count + pending)),
             Err(BackendError::TooMany { limit, .. }) => return Ok(Count::MoreThan(limit as u64)),
             Err(error) => return Err(error),
         }

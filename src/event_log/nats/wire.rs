@@ -203,7 +203,13 @@ pub(crate) struct Info {
     /// How many subjects match the filter, where one was given.
     #[serde(default)]
     pub(crate) total: usize,
+    pub(super) config: InfoConfig,
     pub(crate) state: InfoState,
+}
+
+#[derive(Deserialize)]
+pub(super) struct InfoConfig {
+    pub(super) num_replicas: usize,
 }
 
 #[derive(Deserialize)]
@@ -293,7 +299,7 @@ pub(super) fn stored(message: async_nats::Message) -> Result<StoredMessage, Back
     })
 }
 
-fn neutral_headers(map: &HeaderMap) -> Headers {
+pub(super) fn neutral_headers(map: &HeaderMap) -> Headers {
     map.iter()
         .filter_map(|(name, values)| {
             let name: &str = name.as_ref();

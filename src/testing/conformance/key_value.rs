@@ -12,6 +12,8 @@
 //! # }
 //! ```
 
+mod watches;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -43,6 +45,16 @@ pub fn cases() -> Vec<Case<Bucket>> {
         thousand_keys_are_read_at_once,
         keys_are_found_by_pattern,
         any_bytes_are_a_value,
+        watches::revision_of_another_key_is_asserted,
+        watches::headers_come_back,
+        watches::entries_are_found_by_pattern,
+        watches::no_more_than_one_answer_holds,
+        watches::keys_come_first_and_then_their_changes,
+        watches::watcher_sees_deleted_keys,
+        watches::empty_bucket_is_caught_up_at_once,
+        watches::watcher_begins_after_a_revision_and_now,
+        watches::last_change_of_a_key_comes,
+        watches::many_keys_are_watched_whole,
     ]
 }
 

@@ -16,7 +16,9 @@
 //! ```
 
 mod batches;
+mod follows;
 mod guards;
+mod matches;
 mod messages;
 mod reads;
 mod writers;
@@ -30,7 +32,7 @@ use super::{Broken, Case, cases, run_all};
 use crate::backend::{BackendError, Guard, NewMessage, Position, StoredMessage};
 use crate::event::{Headers, NonEmpty};
 use crate::event_log::{EventLog, LogQuery};
-use crate::subject::{AggregateId, AggregateType, Subject, SubjectScheme};
+use crate::subject::{AggregateId, AggregateType, Pattern, Subject, SubjectScheme};
 
 /// A log to be checked, and the subjects it takes.
 #[derive(Debug, Clone)]
@@ -78,6 +80,26 @@ pub fn cases() -> Vec<Case<LogUnderTest>> {
         reads::reading_while_writing_keeps_order,
         reads::dropped_read_disturbs_nothing,
         reads::status_counts,
+        matches::last_of_each_subject_as_of_each_position,
+        matches::last_of_each_subject_as_of_a_time,
+        matches::overlapping_patterns_find_a_subject_once,
+        matches::no_more_than_one_answer_holds,
+        matches::matches_of_many_bytes_are_whole,
+        follows::past_comes_first_and_then_what_is_stored,
+        follows::empty_log_is_caught_up_at_once,
+        follows::nothing_that_matches_is_caught_up_at_once,
+        follows::begins_after_any_position,
+        follows::begins_at_any_time,
+        follows::begins_now,
+        follows::begins_with_the_last_of_each_subject,
+        follows::overlapping_patterns_deliver_once,
+        follows::following_while_writing_leaves_nothing_out,
+        follows::long_log_is_followed_whole,
+        follows::large_messages_are_followed_whole,
+        follows::message_is_as_it_is_read,
+        follows::position_beyond_the_end_is_another_log,
+        follows::followers_are_independent,
+        follows::dropped_follower_disturbs_nothing,
         writers::one_of_many_writers_wins,
         writers::one_of_many_batches_wins,
         writers::disjoint_batches_all_succeed,
@@ -102,6 +124,29 @@ impl LogUnderTest {
         let aggregate = AggregateType::new(aggregate).expect("the checks use plain names");
         let id = AggregateId::new(number.to_string()).expect("digits are an id");
         self.scheme.events_of(&aggregate, &id)
+    }
+
+    /// A pattern of the subjects after the context.
+    fn pattern(&self, rest: &str) -> Pattern {
+        let all = self.scheme.all_events();
+        let base = all.strip_suffix('>').expect("the pattern of all events has a tail");
+        Pattern::parse(&format!("{base}{rest}")).expect("the checks use plain patterns")
+    }
+
+    fn patterns(&self, rests: &[&str]) -> NonEmpty<Pattern> {
+        let patterns = rests.iter().map(|rest| self.pattern(rest)).collect();
+        NonEmpty::from_vec(patterns).expect("the checks name at least one pattern")
+    }
+
+    /// Stores a message on each of so many subjects.
+    async fn fill(&self, subjects: usize) -> Result<(), BackendError> {
+        let size = self.log.limits().max_batch_messages.min(500);
+        let numbers: Vec<usize> = (0..subjects).collect();
+        for chunk in numbers.chunks(size) {
+            let messages = chunk.iter().map(|number| message(self.subject(*number), Guard::Free));
+            self.batch(messages.collect()).await?;
+        }
+        Ok(())
     }
 
     async fn publish(&self, number: usize, guard: Guard) -> Result<Position, BackendError> {
