@@ -44,6 +44,8 @@ pub mod state;
 pub mod content_store;
 pub mod store;
 pub mod repository;
+pub mod read_model;
+pub mod projection;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

@@ -1,0 +1,100 @@
+//! What can go wrong with read models.
+
+use crate::backend::BackendError;
+use crate::state::InvalidKey;
+use crate::subject::{InvalidPattern, InvalidToken};
+
+use super::InvalidIndex;
+
+/// A failure of reading or writing read models.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadModelError {
+    /// The models are still being built for the first time. Ask again when the projection has caught up, or wait for it.
+    #[error(
+        "models of type {model_type} are being built by projection {projection}; wait for it to catch up"
+    )]
+    NotBuilt {
+        /// The model type.
+        model_type: String,
+        /// Who builds them.
+        projection: String,
+    },
+    /// A rebuild was switched to while a long query ran. Its results so far are of the generation before. Query again.
+    #[error("models of type {model_type} were rebuilt while the query ran; query again")]
+    Switched {
+        /// The model type.
+        model_type: String,
+    },
+    /// The models are kept by a projection; saving by hand would be undone. Save under another type.
+    #[error(
+        "models of type {model_type} are kept by projection {projection}; save under another type"
+    )]
+    KeptByProjection {
+        /// The model type.
+        model_type: String,
+        /// Who keeps them.
+        projection: String,
+    },
+    /// A pattern asks for something else than models of this type. Begin it with the type, as in `board.JFK.*`.
+    #[error(
+        "pattern {pattern:?} does not name models of type {model_type}; begin it with {model_type}."
+    )]
+    OutsideStore {
+        /// The pattern.
+        pattern: String,
+        /// The model type.
+        model_type: String,
+    },
+    /// A stored model does not have the shape that the code expects. Rebuild the projection, or restore the old shape.
+    #[error("{key} at revision {revision} does not decode: {reason}")]
+    Shape {
+        /// The key.
+        key: String,
+        /// Its revision.
+        revision: u64,
+        /// Why not.
+        reason: String,
+    },
+    /// A model cannot be written as JSON. Nothing was sent.
+    #[error("a model of type {model_type} cannot be encoded: {reason}")]
+    Encode {
+        /// The model type.
+        model_type: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The model has another revision than expected. Nothing was written. Load it again.
+    #[error("{key} has revision {actual}, not {expected}; load it again")]
+    Conflict {
+        /// The key.
+        key: String,
+        /// The revision that was expected; 0 for none.
+        expected: u64,
+        /// The revision it has; 0 for none.
+        actual: u64,
+    },
+    /// The pointer of a model type does not decode. Look at the key.
+    #[error("{key} does not say who keeps the models: {reason}")]
+    Pointer {
+        /// The key.
+        key: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A name or an id cannot be used. Nothing was sent.
+    #[error(transparent)]
+    InvalidToken(#[from] InvalidToken),
+    /// A pattern is none. Nothing was sent.
+    #[error(transparent)]
+    InvalidPattern(#[from] InvalidPattern),
+    /// A key cannot be used. Nothing was sent.
+    #[error(transparent)]
+    InvalidKey(#[from] InvalidKey),
+    /// An index cannot be used as it is declared. Nothing was sent.
+    #[error(transparent)]
+    InvalidIndex(#[from] InvalidIndex),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}

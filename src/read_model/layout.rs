@@ -1,0 +1,88 @@
+//! Where models lie in their bucket, and what is written beside them.
+//!
+//! A key that begins with `=` is never a model's: neither a model type nor an escaped id can begin so.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ReadModelError, ReadModelMetadata};
+use crate::backend::Position;
+use crate::event::{Headers, names};
+use crate::state::{Entry, InvalidKey, Key};
+use crate::subject::AggregateId;
+
+/// The headers beside a model.
+const POSITION: &str = "Cim-Position";
+const METADATA: &str = "Cim-Metadata";
+
+/// Who keeps the models of a type, and in which generation readers find them. Absent for models saved by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pointer {
+    pub(crate) format: u32,
+    pub(crate) projection: String,
+    /// None while the first one is being built.
+    pub(crate) generation: Option<u64>,
+    pub(crate) schema_version: u32,
+    pub(crate) building: Option<u64>,
+}
+
+/// The first token of the keys of a generation. The first generation has the type's own name, so that keys are what
+/// people expect as long as nothing was rebuilt.
+pub(crate) fn token(model: &str, generation: u64) -> String {
+    match generation {
+        0 | 1 => model.to_owned(),
+        generation => format!("{model}={generation}"),
+    }
+}
+
+pub(crate) fn model_key(model: &str, generation: u64, id: &AggregateId) -> Result<Key, InvalidKey> {
+    Key::new(format!("{}.{}", token(model, generation), id.as_str()))
+}
+
+pub(crate) fn pointer_key(model: &str) -> Result<Key, InvalidKey> {
+    Key::new(format!("=model.{model}"))
+}
+
+/// All keys of a generation.
+pub(crate) fn patterns_of(model: &str, generation: u64) -> [String; 3] {
+    let token = token(model, generation);
+    [format!("{token}.>"), format!("=index.{token}.>"), format!("=index-state.{token}.>")]
+}
+
+pub(crate) fn position(headers: &Headers) -> Option<Position> {
+    headers.get(POSITION)?.parse().ok().map(Position::new)
+}
+
+pub(crate) fn headers(
+    schema_version: u32,
+    position: Option<Position>,
+    metadata: &BTreeMap<String, String>,
+) -> Headers {
+    let mut headers = Headers::with_capacity(3);
+    headers.push(names::SCHEMA_VERSION, schema_version.to_string());
+    if let Some(position) = position {
+        headers.push(POSITION, position.to_string());
+    }
+    if !metadata.is_empty() {
+        let json = serde_json::to_string(metadata).expect("a map of strings is JSON");
+        headers.push(METADATA, json);
+    }
+    headers
+}
+
+/// What is known of a model by its entry. The id is what follows the first token of the key.
+pub(crate) fn metadata(model: &str, entry: &Entry) -> Result<ReadModelMetadata, ReadModelError> {
+    let id = entry.key.as_str().split_once('.').map_or("", |(_, id)| id);
+    let header = |name| entry.headers.get(name);
+    Ok(ReadModelMetadata {
+        model_type: model.to_owned(),
+        id: AggregateId::from_escaped(id)?,
+        // What another client wrote has no header, and the first shape.
+        schema_version: header(names::SCHEMA_VERSION).and_then(|v| v.parse().ok()).unwrap_or(1),
+        revision: entry.revision,
+        position: position(&entry.headers),
+        updated_at: entry.written_at,
+        metadata: header(METADATA).and_then(|m| serde_json::from_str(m).ok()).unwrap_or_default(),
+    })
+}

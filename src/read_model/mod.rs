@@ -1,0 +1,25 @@
+//! Read models: what queries read, one JSON document per key of one bucket, found by subject pattern.
+//!
+//! [`ReadModel`] is what a user writes, [`ReadModelStore`] saves, loads and finds models. Who keeps them current by events is
+//! [`projection`](crate::projection). Any client of NATS reads a model as plain JSON by its key.
+
+mod model;
+mod error;
+pub(crate) mod layout;
+pub(crate) mod index;
+mod pattern;
+mod resolve;
+mod models;
+mod scan;
+mod save;
+mod store;
+mod watch;
+
+pub use error::ReadModelError;
+pub use index::{IndexQuery, IndexSpec, InvalidIndex};
+pub use model::{ReadModel, ReadModelList, ReadModelMetadata, Stored};
+pub use models::Models;
+pub use pattern::ModelPattern;
+pub use save::{ExpectedRevision, SaveModel};
+pub use store::ReadModelStore;
+pub use watch::ModelChange;
