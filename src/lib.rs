@@ -22,6 +22,7 @@
 //! | [`state`] | the seam for a bucket: keys, compare-and-swap, writing behind |
 //! | [`content_store`] | blocks by their CID, in a bucket |
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
+//! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
@@ -43,6 +44,7 @@ pub mod event_log;
 pub mod state;
 pub mod content_store;
 pub mod store;
+pub mod subscription;
 pub mod repository;
 pub mod read_model;
 pub mod projection;

@@ -430,12 +430,7 @@ impl Context {
         &self,
         filter: &EventFilter,
     ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
-        let subject = match &filter.stream {
-            Some((aggregate, Some(id))) => self.scheme().events_of(aggregate, id).to_string(),
-            Some((aggregate, None)) => self.scheme().events_of_type(aggregate),
-            None => self.scheme().all_events(),
-        };
-        let query = LogQuery { filter: Some(subject), after: filter.after };
+        let query = LogQuery { filter: Some(filter.subjects(self.scheme())), after: filter.after };
         let event_type = filter.event_type.clone();
         let (scheme, format) = (self.scheme().clone(), self.format());
         // The header decides before anything is decoded; verifying compares the header with the block.

@@ -28,7 +28,7 @@ const BATCH: usize = 1000;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long a request stays open when nothing happens. Its end shows a consumer to be unused.
-const EXPIRES: Duration = Duration::from_secs(30);
+const EXPIRES: Duration = Duration::from_secs(15);
 
 /// How often an open request is told that the consumer lives, and how long a silence is borne.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 
 /// When the server removes a consumer that nobody asks for anything: the net below the deletion.
-const UNUSED: Duration = Duration::from_secs(30);
+const UNUSED: Duration = Duration::from_secs(15);
 
 /// What a consumer says.
 pub(super) enum Answer {

@@ -1,0 +1,194 @@
+//! A stream, somebody who writes to it, and somebody who follows it and looks at what comes.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use bytes::Bytes;
+use cim_persistence::backend::nats::Connection;
+use cim_persistence::backend::{
+    BackendError, Followed, Guard, NewMessage, Position, Start, StoredMessage, TailQuery,
+};
+use cim_persistence::event::{Headers, NonEmpty};
+use cim_persistence::event_log::{EventLog, LogQuery, NatsLog};
+use cim_persistence::subject::{
+    AggregateId, AggregateType, ContextName, Pattern, Subject, SubjectScheme,
+};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use tokio::time::timeout;
+
+pub(crate) const STREAM: &str = "CIM-EVENTS-follow";
+
+/// Longer than an election and the restart of a server take on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(90);
+
+pub(crate) struct Bench {
+    pub(crate) log: NatsLog,
+    pub(crate) jetstream: jetstream::Context,
+    scheme: SubjectScheme,
+}
+
+impl Bench {
+    pub(crate) async fn start(urls: &[&str], replicas: usize) -> Self {
+        let jetstream = jetstream::new(connect(urls).await);
+        make(&jetstream, replicas).await;
+        let connection = Connection::from_client(connect(urls).await);
+        let log = NatsLog::open(&connection, STREAM).await.unwrap();
+        let context = ContextName::new("follow").unwrap();
+        let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
+        Self { log, jetstream, scheme }
+    }
+
+    pub(crate) fn follow(&self, start: Start) -> Follower {
+        let pattern = Pattern::parse(&self.scheme.all_events()).unwrap();
+        let query = TailQuery { patterns: NonEmpty::one(pattern), start };
+        Follower { stream: self.log.follow(query), seen: Vec::new(), caught_up: 0 }
+    }
+
+    pub(crate) fn message(&self, number: u64, payload: impl Into<Bytes>) -> NewMessage {
+        let order = AggregateType::new("order").unwrap();
+        let subject: Subject =
+            self.scheme.events_of(&order, &AggregateId::new(number.to_string()).unwrap());
+        NewMessage { subject, headers: Headers::new(), payload: payload.into(), guard: Guard::Free }
+    }
+
+    pub(crate) async fn fill(&self, count: u64) {
+        let numbers: Vec<u64> = (0..count).collect();
+        for chunk in numbers.chunks(500) {
+            let messages = chunk.iter().map(|number| self.message(*number, "x")).collect();
+            self.log.publish_batch(NonEmpty::from_vec(messages).unwrap()).await.unwrap();
+        }
+    }
+
+    /// Writes one message after the other, through everything that happens, until told to stop.
+    pub(crate) async fn write(&self, stop: &AtomicBool, stored: &AtomicU64) {
+        let mut number = 0;
+        while !stop.load(Ordering::SeqCst) {
+            match self.log.publish(self.message(number % 50, number.to_string())).await {
+                Ok(_) => {
+                    stored.fetch_add(1, Ordering::SeqCst);
+                    number += 1;
+                }
+                Err(error) => assert!(error.is_transient(), "{error:?}"),
+            }
+        }
+    }
+
+    pub(crate) async fn all(&self) -> Vec<StoredMessage> {
+        let query = LogQuery { filter: None, after: Position::START };
+        self.log.read(query).try_collect().await.unwrap()
+    }
+
+    /// The names of the consumers on the stream.
+    pub(crate) async fn consumers(&self) -> Vec<String> {
+        let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+        stream.consumer_names().try_collect().await.unwrap()
+    }
+
+    pub(crate) async fn delete_consumers(&self) {
+        let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+        for name in self.consumers().await {
+            // A consumer may be gone by itself in between.
+            let _ = stream.delete_consumer(&name).await;
+        }
+    }
+
+    /// How many messages the only consumer has delivered, once that has stopped growing.
+    pub(crate) async fn delivered_when_quiet(&self) -> u64 {
+        let [name] = self.consumers().await.try_into().unwrap();
+        let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+        let (mut before, mut same) = (u64::MAX, 0);
+        while same < 20 {
+            let delivered = stream.consumer_info(&name).await.unwrap().delivered.consumer_sequence;
+            same = if delivered == before { same + 1 } else { 0 };
+            before = delivered;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        before
+    }
+
+    pub(crate) async fn until_no_consumer_is_left(&self, stream: &str) {
+        let none = async {
+            let stream = self.jetstream.get_stream(stream).await.unwrap();
+            while stream.get_info().await.unwrap().state.consumer_count > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, none).await.expect("consumers are left behind");
+    }
+}
+
+pub(crate) async fn connect(urls: &[&str]) -> async_nats::Client {
+    let addresses: Vec<async_nats::ServerAddr> =
+        urls.iter().map(|url| url.parse().unwrap()).collect();
+    async_nats::connect(addresses).await.unwrap()
+}
+
+pub(crate) async fn make(jetstream: &jetstream::Context, num_replicas: usize) {
+    let settings = jetstream::stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["cim.events.follow.>".to_owned()],
+        num_replicas,
+        allow_direct: true,
+        allow_atomic_publish: true,
+        ..Default::default()
+    };
+    jetstream.create_stream(settings).await.unwrap();
+}
+
+/// Waits until a counter has grown by so many.
+pub(crate) async fn progress(counter: &AtomicU64, more: u64) {
+    let goal = counter.load(Ordering::SeqCst) + more;
+    let reached = async {
+        while counter.load(Ordering::SeqCst) < goal {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LONG, reached).await.expect("writing gets on again");
+}
+
+pub(crate) struct Follower {
+    stream: BoxStream<'static, Result<Followed, BackendError>>,
+    pub(crate) seen: Vec<StoredMessage>,
+    pub(crate) caught_up: usize,
+}
+
+impl Follower {
+    /// Takes one thing that comes.
+    pub(crate) async fn step(&mut self) -> Option<BackendError> {
+        match timeout(LONG, self.stream.next()).await.expect("something comes") {
+            Some(Ok(Followed::Message(message))) => self.seen.push(message),
+            Some(Ok(Followed::CaughtUp)) => self.caught_up += 1,
+            Some(Err(error)) => return Some(error),
+            None => panic!("following ended"),
+        }
+        None
+    }
+
+    /// Takes messages until so many were seen.
+    pub(crate) async fn until(&mut self, count: usize) {
+        while self.seen.len() < count {
+            assert!(self.step().await.is_none());
+        }
+    }
+
+    pub(crate) async fn past(&mut self) {
+        while self.caught_up == 0 {
+            assert!(self.step().await.is_none());
+        }
+    }
+
+    /// Takes what there is until it saw the last of these, and compares.
+    pub(crate) async fn saw_exactly(&mut self, all: &[StoredMessage]) {
+        let last = all.last().map(|message| message.position);
+        while self.seen.last().map(|message| message.position) < last || self.caught_up == 0 {
+            assert!(self.step().await.is_none());
+        }
+        let seen: Vec<_> = self.seen.iter().map(|message| message.position.get()).collect();
+        let wanted: Vec<_> = all.iter().map(|message| message.position.get()).collect();
+        assert!(seen == wanted, "{} seen, {} stored", seen.len(), wanted.len());
+        assert!(self.seen == all, "each message is as it is stored");
+        assert_eq!(self.caught_up, 1);
+    }
+}

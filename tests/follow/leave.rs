@@ -1,0 +1,78 @@
+//! What following costs the server and the process: bounded while it lasts, nothing afterwards.
+
+use std::time::Duration;
+
+use cim_persistence::backend::{Position, Start};
+use cim_persistence::event_log::EventLog;
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use futures::StreamExt;
+
+use crate::bench::{Bench, STREAM};
+
+const BEGINNING: Start = Start::After(Position::START);
+
+#[tokio::test]
+async fn a_thousand_followers_leave_no_consumer() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let bench = Bench::start(&[server.url()], 1).await;
+    bench.fill(20).await;
+    let follows = (0..1000).map(async |number: usize| {
+        let start = [BEGINNING, Start::Latest, Start::Now][number % 3];
+        let mut follower = bench.follow(start);
+        match number % 4 {
+            0 => follower.past().await,
+            1 => drop(follower.step().await),
+            // Given up somewhere on the way to its first message.
+            2 => {
+                let some_time = Duration::from_micros(number as u64 * 5);
+                let _ = tokio::time::timeout(some_time, follower.step()).await;
+            }
+            _ => {}
+        }
+    });
+    futures::stream::iter(follows).buffer_unordered(50).collect::<Vec<()>>().await;
+    let patience = Duration::from_secs(10);
+    let gone = bench.until_no_consumer_is_left(STREAM);
+    // Sooner than the server removes what is unused.
+    tokio::time::timeout(patience, gone).await.expect("consumers are deleted");
+}
+
+#[tokio::test]
+async fn nothing_more_is_fetched_while_nobody_polls() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let bench = Bench::start(&[server.url()], 1).await;
+    bench.fill(10_000).await;
+    let mut small = bench.follow(BEGINNING);
+    small.until(1).await;
+    assert!(bench.delivered_when_quiet().await <= 2000);
+    drop(small);
+    bench.until_no_consumer_is_left(STREAM).await;
+
+    let payload = bytes::Bytes::from(vec![7; 900_000]);
+    for number in 0..60 {
+        bench.log.publish(bench.message(number, payload.clone())).await.unwrap();
+    }
+    let mut large = bench.follow(Start::After(Position::new(10_000)));
+    large.until(1).await;
+    // Two requests of 8 MiB at most are open.
+    assert!(bench.delivered_when_quiet().await <= 20);
+    large.until(60).await;
+    assert!(large.seen.iter().all(|message| message.payload == payload));
+}
+
+#[tokio::test]
+async fn whoever_does_not_poll_for_long_goes_on_where_it_was() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let bench = Bench::start(&[server.url()], 1).await;
+    bench.fill(3000).await;
+    let mut half = bench.follow(BEGINNING);
+    half.until(10).await;
+    let mut whole = bench.follow(BEGINNING);
+    whole.past().await;
+    // The server gives up consumers that nobody asks.
+    bench.until_no_consumer_is_left(STREAM).await;
+    bench.fill(100).await;
+    let all = bench.all().await;
+    half.saw_exactly(&all).await;
+    whole.saw_exactly(&all).await;
+}
