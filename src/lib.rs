@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`clock`] | time and ids, the two things a test must be able to fix |
 //! | [`subject`] | what a subject is: names, escaped ids, patterns, addresses |
+//! | [`specification`] | what is asked of JSON documents: predicates, order, pages, query text |
 //! | [`event`] | what an event is: envelope, metadata, headers |
 //! | [`ipld`] | the bytes of an event, its CID, the chain |
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
@@ -37,6 +38,7 @@
 
 pub mod clock;
 pub mod subject;
+pub mod specification;
 pub mod event;
 pub mod ipld;
 pub mod backend;

@@ -17,7 +17,7 @@ mod watch;
 
 pub use error::ReadModelError;
 pub use index::{IndexQuery, IndexSpec, InvalidIndex};
-pub use model::{ReadModel, ReadModelList, ReadModelMetadata, Stored};
+pub use model::{ReadModel, ReadModelMetadata, Stored};
 pub use models::Models;
 pub use pattern::ModelPattern;
 pub use save::{ExpectedRevision, SaveModel};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::IndexSpec;
 use crate::backend::Position;
@@ -89,17 +89,4 @@ pub struct ReadModelMetadata {
     pub updated_at: Timestamp,
     /// What was said about it when it was saved by hand.
     pub metadata: BTreeMap<String, String>,
-}
-
-/// One page of a list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReadModelList<T> {
-    /// How many were passed over.
-    pub offset: usize,
-    /// The most that the page may hold.
-    pub limit: usize,
-    /// How many there are in all.
-    pub total: usize,
-    /// The page.
-    pub items: Vec<T>,
 }

@@ -5,9 +5,10 @@ use futures::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 
 use super::resolve::Found;
-use super::{ModelPattern, Models, ReadModelError, ReadModelList, Stored};
+use super::{ModelPattern, Models, ReadModelError, Stored};
 use crate::backend::{Count, Start};
 use crate::event::NonEmpty;
+use crate::specification::ReadModelList;
 use crate::state::{Entry, Watched};
 
 impl<T: DeserializeOwned + Send + 'static> Models<T> {
@@ -71,7 +72,7 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
         let page = first.into_values().skip(offset);
         let items: Result<Vec<_>, _> =
             page.filter_map(|entry| self.decode(&entry).transpose()).collect();
-        Ok(ReadModelList { offset, limit, total, items: items? })
+        Ok(ReadModelList { offset, limit: Some(limit), total, items: items? })
     }
 
     /// How many models a pattern means, deleted ones that are still known included. One round trip.

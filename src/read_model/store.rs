@@ -7,9 +7,8 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use super::resolve::Reader;
-use super::{
-    ExpectedRevision, Models, ReadModel, ReadModelError, ReadModelList, SaveModel, Stored,
-};
+use super::{ExpectedRevision, Models, ReadModel, ReadModelError, SaveModel, Stored};
+use crate::specification::ReadModelList;
 use crate::state::KeyValue;
 use crate::store::Context;
 use crate::subject::{AggregateId, ModelType};
