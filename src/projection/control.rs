@@ -2,6 +2,8 @@
 //!
 //! From any process; the instance that runs it follows the wishes that are written here.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -12,7 +14,7 @@ use super::error::ProjectionError;
 use super::feed::Selection;
 use super::records::{Checkpoint, Control, FORMAT, Keys, Parked, decode, put, read};
 use super::status::{ProjectionReport, ProjectionStatus};
-use crate::backend::{BackendError, Position, Start};
+use crate::backend::{BackendError, Position, ReadFrom, Start};
 use crate::event::NonEmpty;
 use crate::event_log::LogQuery;
 use crate::state::{Change, Expected, Key, KeyValue, KeyWrite, Watched};
@@ -23,12 +25,14 @@ use crate::subject::Pattern;
 #[derive(Debug, Clone)]
 pub struct Projections {
     context: Context,
+    /// What was last said of each projection that was waited for.
+    seen: Arc<Mutex<HashMap<String, ProjectionReport>>>,
 }
 
 impl Projections {
     /// Those of this context.
     pub fn of(context: &Context) -> Self {
-        Self { context: context.clone() }
+        Self { context: context.clone(), seen: Arc::default() }
     }
 
     /// How a projection is doing. Two round trips.
@@ -79,7 +83,7 @@ impl Projections {
     }
 
     /// Waits until a projection has passed a position, so that what was committed there shows in its models. One round trip
-    /// when it has already; else it looks again, after 1 ms at first and after 50 ms at last.
+    /// when it has already; else it looks again, after half a millisecond at first and every 50 ms at last.
     ///
     /// # Errors
     /// [`ProjectionError::NotReached`] after `patience`; [`ProjectionError::Unknown`] when nobody has run it here until then.
@@ -89,63 +93,86 @@ impl Projections {
         position: Position,
         patience: Duration,
     ) -> Result<(), ProjectionError> {
-        let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_millis(1);
-        let mut wait = Wait::default();
+        let begun = Instant::now();
+        let mut pause = SHORTEST_PAUSE;
+        let mut looked = None;
         loop {
-            if self.reached(name, position, &mut wait).await? {
+            let at = self.stands_at(name).await?;
+            if at.is_some_and(|at| at >= position) {
                 return Ok(());
             }
-            if Instant::now() + pause > deadline {
-                let projection = name.to_owned();
-                return Err(match wait.reached {
-                    Some(reached) => ProjectionError::NotReached {
-                        projection,
-                        reached: reached.get(),
-                        wanted: position.get(),
-                        waited: patience,
-                    },
-                    None => ProjectionError::Unknown { projection },
-                });
+            // Most waits are over soon. A longer one may be for a position at which nothing is projected.
+            if let Some(at) = at
+                && begun.elapsed() >= SOON
+                && looked != Some(at)
+            {
+                looked = Some(at);
+                let reads = self.said(name).await?.reads;
+                if self.has_passed(&reads, at, position).await? {
+                    return Ok(());
+                }
+            }
+            if begun.elapsed() + pause > patience {
+                return Err(self.not_reached(name, position, patience).await?);
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
     }
 
-    async fn reached(
+    /// The position of the generation that readers see, if there is one. One round trip, more after a switch.
+    async fn stands_at(&self, name: &str) -> Result<Option<Position>, ProjectionError> {
+        let seen = self.seen().get(name).and_then(|report| report.generation);
+        if let Some(generation) = seen
+            && let Some(position) = self.checkpoint(name, generation).await?
+        {
+            return Ok(Some(position));
+        }
+        // Nothing is known of it yet, or its generation was followed by another.
+        let report = match self.said(name).await {
+            Ok(report) => report,
+            Err(ProjectionError::Unknown { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let generation = report.generation;
+        self.seen().insert(name.to_owned(), report);
+        match generation {
+            Some(generation) => self.checkpoint(name, generation).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Where a generation stands as any replica knows; one that is behind makes a wait longer, nothing else.
+    async fn checkpoint(
         &self,
         name: &str,
-        position: Position,
-        wait: &mut Wait,
-    ) -> Result<bool, ProjectionError> {
-        let report = match wait.report.take() {
-            Some(report) => report,
-            None => match self.said(name).await {
-                Ok(report) => report,
-                Err(ProjectionError::Unknown { .. }) => return Ok(false),
-                Err(error) => return Err(error),
-            },
-        };
-        let Some(generation) = report.generation else { return Ok(false) };
+        generation: u64,
+    ) -> Result<Option<Position>, ProjectionError> {
         let key = Keys::of(name).checkpoint(generation)?;
-        let (_, checkpoint) = read::<Checkpoint>(self.bucket(), &key).await?;
-        let Some(checkpoint) = checkpoint else {
-            // The generation was followed by another; what is said of it is read again.
-            return Ok(false);
-        };
-        let at = checkpoint.position;
-        if at >= position {
-            return Ok(true);
-        }
-        if wait.reached != Some(at) {
-            wait.reached = Some(at);
-            if self.has_passed(&report.reads, at, position).await? {
-                return Ok(true);
+        let slot = self.bucket().get(&key, ReadFrom::Nearest).await?;
+        let record = slot.value.map(|value| decode::<Checkpoint>(&key, &value)).transpose()?;
+        Ok(record.map(|record| record.position))
+    }
+
+    async fn not_reached(
+        &self,
+        name: &str,
+        wanted: Position,
+        waited: Duration,
+    ) -> Result<ProjectionError, ProjectionError> {
+        let (projection, wanted) = (name.to_owned(), wanted.get());
+        Ok(match self.said(name).await {
+            Err(ProjectionError::Unknown { .. }) => ProjectionError::Unknown { projection },
+            _ => {
+                let reached = self.stands_at(name).await?.unwrap_or_default().get();
+                ProjectionError::NotReached { projection, reached, wanted, waited }
             }
-        }
-        wait.report = Some(report);
-        Ok(false)
+        })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<String, ProjectionReport>> {
+        // Nothing panics while it is held.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing that a projection reads lies after one position, up to another.
@@ -251,16 +278,13 @@ impl Projections {
     }
 }
 
-/// How many keys one request asks for, and the longest pause between two looks.
+/// How many keys one request asks for.
 const ASKED: usize = 1000;
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a wait has seen so far.
-#[derive(Default)]
-struct Wait {
-    report: Option<ProjectionReport>,
-    reached: Option<Position>,
-}
+/// How long a wait rests between two looks, at first and at last, and how long one is that is over soon.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(50);
 
 /// What is wished of a projection, kept current by a task that ends with the receiver.
 pub(super) async fn follow_control(
