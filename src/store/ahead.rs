@@ -53,3 +53,44 @@ async fn pass_on(events: impl Stream<Item = Item>, sender: mpsc::Sender<Vec<Item
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_is_cut_off_ends_with_an_error() {
+        let cut_off = stream::once(async { panic!("as a task ends that a runtime drops") });
+        let mut read = ahead(cut_off);
+        match read.next().await {
+            Some(Err(StoreError::Backend(BackendError::Unavailable { detail, .. }))) => {
+                assert!(detail.starts_with("a read was ended: "), "{detail}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(read.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_dropped_ends_the_task() {
+        let held = Arc::new(());
+        let seen = Arc::downgrade(&held);
+        let silent = stream::once(async move {
+            let _held = held;
+            pending().await
+        });
+        let mut read = ahead(silent);
+        assert!(read.next().now_or_never().is_none());
+        tokio::task::yield_now().await;
+        assert!(seen.upgrade().is_some(), "the task waits for the first event");
+        drop(read);
+        while seen.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
