@@ -24,6 +24,7 @@ fn pages(documents: &BTreeMap<String, Value>, options: &SearchOptions) -> Vec<Fo
     loop {
         let page = page(documents, &options);
         found.extend(page.items);
+        assert!(found.len() <= documents.len(), "pages repeat themselves");
         match page.next {
             Some(cursor) => options.cursor = Some(cursor),
             None => return found,
