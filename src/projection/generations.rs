@@ -10,7 +10,8 @@ use super::{Declared, Projection};
 use crate::backend::{BackendError, Position};
 use crate::event::NonEmpty;
 use crate::event_log::{EventLog, LogQuery};
-use crate::read_model::layout::{self, Pointer};
+use crate::read_model::index::Index;
+use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
 use crate::state::{Change, Expected, Key, KeyValue, KeyWrite};
 use crate::store::Context;
 
@@ -146,6 +147,12 @@ async fn building<P: Projection>(
         held.record.building = Some(generation);
         let expected = Expected::Revision(held.revision);
         writes.push(put(layout::pointer_key(kind.model)?, &held.record, expected));
+    }
+    for (kind, _) in &pointers {
+        // Of nothing, every index is complete.
+        let shelf = Shelf::new(kind.model, generation);
+        let states = Index::all(&kind.indexes)?.into_iter();
+        writes.extend(states.map(|index| IndexState::Ready.write(shelf.index_state(index.name()))));
     }
     let writes = NonEmpty::from_vec(writes).expect("the checkpoint is in it");
     let revisions = bucket.write(writes).await?;

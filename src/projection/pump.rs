@@ -105,7 +105,7 @@ impl<P: Projection> Pump<P> {
         Ok(Self {
             feed: Feed::open(context, &selection, checkpoint.record.position),
             pending: Pending { position: checkpoint.record.position, ..Pending::default() },
-            session: Session::new(generation, P::models()),
+            session: Session::new(generation, P::models())?,
             context: context.clone(),
             projection: Arc::clone(projection),
             keys: Keys::of(P::NAME),

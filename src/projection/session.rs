@@ -3,7 +3,7 @@
 //! A model remembers the position of the last event it holds. An event at or before that position does not change it
 //! again, so a run may be written in several batches and taken up after any of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::changes::{Change as ModelChange, Place, Target};
@@ -11,8 +11,9 @@ use super::error::ProjectionError;
 use super::{Declared, Rejection};
 use crate::backend::{Matching, Position};
 use crate::event::NonEmpty;
-use crate::read_model::layout;
-use crate::read_model::{ReadModelError, index};
+use crate::read_model::ReadModelError;
+use crate::read_model::index::{self, Index};
+use crate::read_model::layout::{self, Shelf};
 use crate::state::{Change, Entry, Expected, InvalidKey, Key, KeyValue, KeyWrite};
 use crate::subject::Pattern;
 
@@ -33,9 +34,14 @@ pub(super) type Missing = HashMap<Key, (Target, Box<dyn Place>)>;
 
 pub(super) struct Session {
     generation: u64,
-    declared: HashMap<&'static str, Declared>,
+    declared: HashMap<&'static str, Kind>,
     models: HashMap<Target, Model>,
     touched: Vec<Target>,
+}
+
+struct Kind {
+    schema_version: u32,
+    indexes: Vec<Index>,
 }
 
 /// One model, as it is stored and as it is now.
@@ -47,7 +53,7 @@ struct Model {
     /// The last event that is stored in it.
     stored: Position,
     /// The index entries that are stored for it.
-    entries: Vec<Key>,
+    entries: BTreeSet<Key>,
     /// The last event that changed it since.
     changed: Option<Position>,
 }
@@ -56,13 +62,16 @@ struct Model {
 pub(super) struct Group {
     pub(super) target: Target,
     pub(super) writes: Vec<KeyWrite>,
-    entries: Vec<Key>,
+    entries: BTreeSet<Key>,
 }
 
 impl Session {
-    pub(super) fn new(generation: u64, declared: Vec<Declared>) -> Self {
-        let declared = declared.into_iter().map(|kind| (kind.model, kind)).collect();
-        Self { generation, declared, models: HashMap::new(), touched: Vec::new() }
+    pub(super) fn new(generation: u64, declared: Vec<Declared>) -> Result<Self, ProjectionError> {
+        let mut kinds = HashMap::new();
+        for Declared { model, schema_version, indexes } in declared {
+            kinds.insert(model, Kind { schema_version, indexes: Index::all(&indexes)? });
+        }
+        Ok(Self { generation, declared: kinds, models: HashMap::new(), touched: Vec::new() })
     }
 
     /// Forgets everything that is not stored, and everything that may not be as it is believed to be.
@@ -127,7 +136,7 @@ impl Session {
                 revision: 0,
                 exists: false,
                 stored: Position::START,
-                entries: Vec::new(),
+                entries: BTreeSet::new(),
                 changed: None,
             };
             self.models.insert(target, model);
@@ -141,15 +150,16 @@ impl Session {
         mut place: Box<dyn Place>,
         entry: Entry,
     ) -> Result<Model, ProjectionError> {
-        let shape = |error: serde_json::Error| ReadModelError::Shape {
+        let shape = |reason: String| ReadModelError::Shape {
             key: entry.key.to_string(),
             revision: entry.revision,
-            reason: error.to_string(),
+            reason,
         };
         if let Some(value) = &entry.value {
-            place.read(value).map_err(shape)?;
+            place.read(value).map_err(|error| shape(error.to_string()))?;
         }
-        let entries = self.entries(target, place.as_ref()).map_err(shape)?;
+        let entries = self.entries(target, place.as_ref());
+        let entries = entries.map_err(|error| shape(error.to_string()))?;
         Ok(Model {
             place,
             revision: entry.revision,
@@ -214,15 +224,12 @@ impl Session {
         Ok(Some(Group { target: target.clone(), writes, entries }))
     }
 
-    fn entries(&self, target: &Target, place: &dyn Place) -> Result<Vec<Key>, serde_json::Error> {
+    fn entries(&self, target: &Target, place: &dyn Place) -> Result<BTreeSet<Key>, Rejection> {
         let kind = self.declared.get(target.model).filter(|kind| !kind.indexes.is_empty());
-        let Some(kind) = kind else { return Ok(Vec::new()) };
-        Ok(match place.document()? {
-            Some(document) => {
-                index::entries(target.model, self.generation, &kind.indexes, &target.id, &document)
-            }
-            None => Vec::new(),
-        })
+        let Some(kind) = kind else { return Ok(BTreeSet::new()) };
+        let Some(document) = place.document()? else { return Ok(BTreeSet::new()) };
+        let shelf = Shelf::new(target.model, self.generation);
+        Ok(index::entries(&kind.indexes, &shelf, &target.id, &document)?)
     }
 
     /// Takes note that groups were written, each model at this revision.

@@ -4,8 +4,6 @@ use crate::backend::BackendError;
 use crate::state::InvalidKey;
 use crate::subject::{InvalidPattern, InvalidToken};
 
-use super::InvalidIndex;
-
 /// A failure of reading or writing read models.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -91,9 +89,40 @@ pub enum ReadModelError {
     /// A key cannot be used. Nothing was sent.
     #[error(transparent)]
     InvalidKey(#[from] InvalidKey),
-    /// An index cannot be used as it is declared. Nothing was sent.
-    #[error(transparent)]
-    InvalidIndex(#[from] InvalidIndex),
+    /// An index cannot be used as it is declared. Nothing was sent. Change the declaration.
+    #[error("index on {index} cannot be kept: {reason}")]
+    InvalidIndex {
+        /// The fields of the index.
+        index: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An index is not complete: nobody has built it for the models that are there. Build it, or query without it.
+    #[error("the index on {index} of models of type {model_type} is not complete; build it first")]
+    IndexNotReady {
+        /// The model type.
+        model_type: String,
+        /// The fields of the index.
+        index: String,
+    },
+    /// An index cannot answer what it is asked.
+    #[error("index on {index} cannot be asked this: {reason}")]
+    InvalidLookup {
+        /// The fields of the index.
+        index: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A model would have more entries in one index than it may. Nothing was written. Index a field with fewer values.
+    #[error(
+        "a model has {entries} entries in the index on {index}, more than it may; index another field"
+    )]
+    TooManyEntries {
+        /// The fields of the index.
+        index: String,
+        /// How many there are.
+        entries: usize,
+    },
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{ReadModelError, ReadModelMetadata};
 use crate::backend::Position;
 use crate::event::{Headers, names};
-use crate::state::{Entry, InvalidKey, Key};
-use crate::subject::AggregateId;
+use crate::state::{Change, Entry, Expected, InvalidKey, Key, KeyWrite};
+use crate::subject::{AggregateId, Pattern};
 
 /// The headers beside a model.
 const POSITION: &str = "Cim-Position";
@@ -38,6 +38,73 @@ pub(crate) fn token(model: &str, generation: u64) -> String {
 
 pub(crate) fn model_key(model: &str, generation: u64, id: &AggregateId) -> Result<Key, InvalidKey> {
     Key::new(format!("{}.{}", token(model, generation), id.as_str()))
+}
+
+/// The models of one type in one generation, as their index entries name them. Cheap to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shelf {
+    token: String,
+}
+
+impl Shelf {
+    pub(crate) fn new(model: &str, generation: u64) -> Self {
+        Self { token: token(model, generation) }
+    }
+
+    /// `=index.<type>[=<generation>].<index>.<encoded values>.<id>`
+    pub(crate) fn entry(&self, index: &str, values: &str, id: &AggregateId) -> Key {
+        Key::new(format!("{}.{values}.{}", self.index(index), id.as_str()))
+            .expect("types, names of indexes, encoded values and ids are tokens of a key")
+    }
+
+    /// What follows the index's name in the key of one of its entries.
+    pub(crate) fn in_entry<'k>(&self, index: &str, key: &'k Key) -> Option<&'k str> {
+        key.as_str().strip_prefix(&self.index(index))?.strip_prefix('.')
+    }
+
+    /// The entries of an index whose values begin so; nothing for all of them.
+    pub(crate) fn entries(&self, index: &str, values: &str) -> Pattern {
+        let dot = if values.is_empty() { "" } else { "." };
+        Pattern::parse(&format!("{}{dot}{values}.>", self.index(index)))
+            .expect("names and values are bounded, so that this is no longer than a pattern may be")
+    }
+
+    /// `=index-state.<type>[=<generation>].<index>`
+    pub(crate) fn index_state(&self, index: &str) -> Key {
+        Key::new(format!("=index-state.{}.{index}", self.token))
+            .expect("types and names of indexes are tokens of a key")
+    }
+
+    fn index(&self, index: &str) -> String {
+        format!("=index.{}.{index}", self.token)
+    }
+}
+
+/// How far an index is; without a record it is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub(crate) enum IndexState {
+    Building,
+    Ready,
+}
+
+impl IndexState {
+    pub(crate) fn read(value: &[u8]) -> Option<Self> {
+        serde_json::from_slice(value).ok()
+    }
+
+    pub(crate) fn of(entry: &Entry) -> Result<Self, ReadModelError> {
+        let value = entry.value.as_deref().unwrap_or_default();
+        Self::read(value).ok_or_else(|| ReadModelError::Pointer {
+            key: entry.key.to_string(),
+            reason: "it is no state of an index".to_owned(),
+        })
+    }
+
+    pub(crate) fn write(self, key: Key) -> KeyWrite {
+        let json = serde_json::to_vec(&self).expect("an enum without fields is JSON");
+        KeyWrite::new(key, Change::Put(json.into()), Expected::Anything)
+    }
 }
 
 pub(crate) fn pointer_key(model: &str) -> Result<Key, InvalidKey> {

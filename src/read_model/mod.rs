@@ -11,12 +11,15 @@ mod pattern;
 mod resolve;
 mod models;
 mod scan;
+mod indexed;
+mod index_build;
 mod save;
 mod store;
 mod watch;
 
 pub use error::ReadModelError;
-pub use index::{IndexQuery, IndexSpec, InvalidIndex};
+pub use index::{INDEXED_TEXT_BYTES, IndexLookup, IndexSpec, MAX_INDEX_ENTRIES, MAX_INDEX_FIELDS};
+pub use index_build::IndexCheck;
 pub use model::{ReadModel, ReadModelMetadata, Stored};
 pub use models::Models;
 pub use pattern::ModelPattern;

@@ -92,7 +92,10 @@ impl<T: DeserializeOwned> Models<T> {
     }
 
     /// The entries of models, by their ids.
-    async fn entries(&self, ids: &[AggregateId]) -> Result<HashMap<String, Entry>, ReadModelError> {
+    pub(super) async fn entries(
+        &self,
+        ids: &[AggregateId],
+    ) -> Result<HashMap<String, Entry>, ReadModelError> {
         let keys = |generation| {
             let keys = ids.iter().map(|id| {
                 let key = layout::model_key(&self.model, generation, id)?;
@@ -101,7 +104,7 @@ impl<T: DeserializeOwned> Models<T> {
             keys.collect::<Result<Vec<_>, ReadModelError>>()
         };
         let entries = match self.reader.find(&self.model, keys).await? {
-            Found::All(entries) => entries,
+            Found::All(entries, _) => entries,
             // No more than a thousand keys were named.
             Found::TooMany(_) => Vec::new(),
         };

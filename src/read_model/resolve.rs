@@ -29,8 +29,8 @@ const FIRST: u64 = 1;
 
 /// What a request found.
 pub(super) enum Found {
-    /// These entries.
-    All(Vec<Entry>),
+    /// These entries, of this generation.
+    All(Vec<Entry>, u64),
     /// More than one answer holds, in this generation.
     TooMany(u64),
 }
@@ -73,7 +73,7 @@ impl Reader {
             let (pointer, entries) = split(entries, &pointer_key);
             let current = self.resolve(model, pointer)?;
             if current == generation {
-                return Ok(Found::All(entries));
+                return Ok(Found::All(entries, generation));
             }
             generation = current;
         }

@@ -7,8 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
+use super::index::{self, Index};
+use super::layout::{self, Shelf};
 use super::resolve::{Found, Keeper};
-use super::{Models, ReadModel, ReadModelError, index, layout};
+use super::{Models, ReadModel, ReadModelError};
 use crate::backend::BackendError;
 use crate::event::NonEmpty;
 use crate::state::{Change, Entry, Expected, Key, KeyWrite};
@@ -113,7 +115,7 @@ impl<T> Models<T> {
     async fn stored(&self, key: &Key) -> Result<Option<Entry>, ReadModelError> {
         let keys = |_| Ok(vec![Pattern::parse(key.as_str())?]);
         Ok(match self.reader.find(&self.model, keys).await? {
-            Found::All(mut entries) => entries.pop(),
+            Found::All(mut entries, _) => entries.pop(),
             Found::TooMany(_) => None,
         })
     }
@@ -143,13 +145,13 @@ impl<T> Models<T> {
         if self.indexes.is_empty() {
             return Ok(writes);
         }
-        let entries =
-            |document: &Value| index::entries(&self.model, GENERATION, &self.indexes, id, document);
+        let (indexes, shelf) = (Index::all(&self.indexes)?, Shelf::new(&self.model, GENERATION));
+        let entries = |document: &Value| index::entries(&indexes, &shelf, id, document);
         // A document that another client wrote and that is no JSON has no entries.
         let old = stored.and_then(|entry| serde_json::from_slice(entry.value.as_deref()?).ok());
-        let old = old.as_ref().map(entries).unwrap_or_default();
+        let old = old.as_ref().map(entries).transpose()?.unwrap_or_default();
         let new = document.map(serde_json::to_value).transpose().map_err(encode)?;
-        let new = new.as_ref().map(entries).unwrap_or_default();
+        let new = new.as_ref().map(entries).transpose()?.unwrap_or_default();
         index::difference(&old, &new).for_each(|write| writes.push(write));
         Ok(writes)
     }

@@ -98,7 +98,7 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
         let found =
             self.reader.find(&self.model, |generation| Ok(vec![pattern.keys(generation)?])).await?;
         let generation = match found {
-            Found::All(entries) => return Ok(futures::stream::iter(entries).map(Ok).boxed()),
+            Found::All(entries, _) => return Ok(futures::stream::iter(entries).map(Ok).boxed()),
             Found::TooMany(generation) => generation,
         };
         let keys = NonEmpty::one(pattern.keys(generation)?);

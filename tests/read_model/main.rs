@@ -4,6 +4,7 @@
 
 mod domain;
 mod generations;
+mod indexes;
 mod save;
 mod scan;
 mod watch;
