@@ -23,6 +23,7 @@
 //! | [`content_store`] | blocks by their CID, in a bucket |
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
 //! | [`repository`] | aggregates: load, decide, save |
+//! | [`read_model`] | documents to be queried: saved, found by pattern and by index, watched |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | conformance suites and injected faults (feature `testing`) |
@@ -44,6 +45,7 @@ pub mod state;
 pub mod content_store;
 pub mod store;
 pub mod repository;
+pub mod read_model;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

@@ -54,6 +54,7 @@ async fn places() -> [Place; 2] {
         Arc::new(MemoryLog::new()),
         Arc::new(MemoryKeyValue::new("state")),
         Arc::new(MemoryKeyValue::new("snapshots")),
+        Arc::new(MemoryKeyValue::new("readmodels")),
     );
     let memory = Context::on(ports, &config()).unwrap();
     [

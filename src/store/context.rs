@@ -28,6 +28,8 @@ pub struct Ports {
     pub state: Arc<dyn KeyValue>,
     /// The bucket of snapshots.
     pub snapshots: Arc<dyn KeyValue>,
+    /// The bucket of read models, their indexes and the checkpoints of projections.
+    pub read_models: Arc<dyn KeyValue>,
     /// The clock that says when events occurred.
     pub clock: Arc<dyn Clock>,
     /// Where event ids come from.
@@ -40,8 +42,9 @@ impl Ports {
         log: Arc<dyn EventLog>,
         state: Arc<dyn KeyValue>,
         snapshots: Arc<dyn KeyValue>,
+        read_models: Arc<dyn KeyValue>,
     ) -> Self {
-        Self { log, state, snapshots, clock: Arc::new(System), ids: Arc::new(System) }
+        Self { log, state, snapshots, read_models, clock: Arc::new(System), ids: Arc::new(System) }
     }
 
     /// A stream and buckets in memory, new and empty. Gone with the last handle.
@@ -53,6 +56,7 @@ impl Ports {
             Arc::new(MemoryLog::new()),
             Arc::new(MemoryKeyValue::new("state")),
             Arc::new(MemoryKeyValue::new("snapshots")),
+            Arc::new(MemoryKeyValue::new("readmodels")),
         )
     }
 }
@@ -73,6 +77,7 @@ struct Inner {
     committer: Committer,
     state: Option<StateWriter>,
     snapshots: StateWriter,
+    read_models: Arc<dyn KeyValue>,
     cache_size: usize,
 }
 
@@ -95,6 +100,7 @@ impl Context {
             log: ports.log,
             state: config.keep_state.then(|| StateWriter::start(ports.state)),
             snapshots: StateWriter::start(ports.snapshots),
+            read_models: ports.read_models,
             cache_size: config.cache_size,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -121,6 +127,16 @@ impl Context {
 
     pub(crate) fn snapshots(&self) -> &StateWriter {
         &self.inner.snapshots
+    }
+
+    /// The bucket of read models, as bytes.
+    pub fn read_models(&self) -> &Arc<dyn KeyValue> {
+        &self.inner.read_models
+    }
+
+    /// The clock that says when events occurred.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.encoder.clock
     }
 
     pub(crate) fn cache_size(&self) -> usize {

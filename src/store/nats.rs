@@ -16,6 +16,7 @@ impl Ports {
             Arc::new(NatsLog::attach(connection, &names.event_stream)),
             Arc::new(NatsKeyValue::attach(connection, &names.state_bucket)),
             Arc::new(NatsKeyValue::attach(connection, &names.snapshot_bucket)),
+            Arc::new(NatsKeyValue::attach(connection, &names.read_model_bucket)),
         )
     }
 }

@@ -37,6 +37,7 @@ impl Store {
             Arc::new(self.log.clone().with_faults(faults)),
             Arc::new(self.state.clone().with_faults(faults)),
             Arc::new(self.snapshots.clone().with_faults(faults)),
+            Arc::new(MemoryKeyValue::new("readmodels")),
         );
         Repository::of(&Context::on(ports, &config(1, 200)).unwrap()).unwrap()
     }
