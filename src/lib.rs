@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`clock`] | time and ids, the two things a test must be able to fix |
 //! | [`subject`] | what a subject is: names, escaped ids, patterns, addresses |
+//! | [`specification`] | what is asked of JSON documents: predicates, order, pages, query text |
 //! | [`event`] | what an event is: envelope, metadata, headers |
 //! | [`ipld`] | the bytes of an event, its CID, the chain |
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
@@ -22,8 +23,8 @@
 //! | [`state`] | the seam for a bucket: keys, compare-and-swap, writing behind |
 //! | [`content_store`] | blocks by their CID, in a bucket |
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
+//! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
-//! | [`read_model`] | documents to be queried: saved, found by pattern and by index, watched |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | conformance suites and injected faults (feature `testing`) |
@@ -37,6 +38,7 @@
 
 pub mod clock;
 pub mod subject;
+pub mod specification;
 pub mod event;
 pub mod ipld;
 pub mod backend;
@@ -44,8 +46,10 @@ pub mod event_log;
 pub mod state;
 pub mod content_store;
 pub mod store;
+pub mod subscription;
 pub mod repository;
 pub mod read_model;
+pub mod projection;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use bytes::Bytes;
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
 use cim_persistence::event::{Headers, NonEmpty, names};
-use cim_persistence::event_log::{LogQuery, MemoryLog, NatsLog};
+use cim_persistence::event_log::{EventLog, LogQuery, MemoryLog, NatsLog};
 use cim_persistence::server::{self, Server, ServerConfig};
 use cim_persistence::state::NatsKeyValue;
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
@@ -69,6 +70,37 @@ async fn model_judges_writes_as_the_server_does() {
         assert_eq!(contents(&memory).await, contents(&server).await, "seed {seed}");
         bench.remove(&name).await;
     }
+}
+
+/// A client whose subscriptions hold little throws away what comes faster than it is taken. None of it may be missing.
+#[tokio::test]
+async fn what_a_small_client_throws_away_is_read_again() {
+    const MESSAGES: u64 = 900;
+    let bench = Bench::start().await;
+    let (name, under) = bench.log().await;
+    let subject = under
+        .scheme
+        .events_of(&AggregateType::new("order").unwrap(), &AggregateId::new("1").unwrap());
+    let message = |number: u64| NewMessage {
+        subject: subject.clone(),
+        headers: Headers::new(),
+        payload: number.to_string().into(),
+        guard: Guard::Free,
+    };
+    let messages: Vec<_> = (1..=MESSAGES).map(message).collect();
+    under.log.publish_batch(NonEmpty::from_vec(messages).unwrap()).await.unwrap();
+    let small = async_nats::ConnectOptions::new().subscription_capacity(200);
+    let small = small.connect(bench.server.url()).await.unwrap();
+    let connection =
+        Connection::from_client(small.clone()).with_timeout(Duration::from_millis(500));
+    let log = NatsLog::open(&connection, &name).await.unwrap();
+    for filter in [None, Some(subject.to_string())] {
+        let query = LogQuery { filter, after: Position::START };
+        let read: Vec<u64> =
+            log.read(query).map_ok(|message| message.position.get()).try_collect().await.unwrap();
+        assert_eq!(read, (1..=MESSAGES).collect::<Vec<_>>());
+    }
+    bench.remove(&name).await;
 }
 
 async fn write(under: &LogUnderTest, mut messages: Vec<NewMessage>) -> Result<u64, &'static str> {
@@ -145,7 +177,7 @@ impl Draw {
 struct Bench {
     connection: Connection,
     jetstream: jetstream::Context,
-    _server: Server,
+    server: Server,
 }
 
 impl Bench {
@@ -153,7 +185,7 @@ impl Bench {
         let server = server::from_env_or(ServerConfig::Single).await.unwrap();
         let client = async_nats::connect(server.url()).await.unwrap();
         let connection = Connection::from_client(client.clone());
-        Self { connection, jetstream: jetstream::new(client), _server: server }
+        Self { connection, jetstream: jetstream::new(client), server }
     }
 
     async fn log(&self) -> (String, LogUnderTest) {

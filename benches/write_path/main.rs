@@ -1,7 +1,8 @@
 //! The write path beside the same work by hand on async-nats, in one run.
 //!
 //! `cargo bench --bench write_path` prints a table per server and, as its last line, the rows as JSON. `-- --quick` runs
-//! fewer and smaller rounds in under two minutes; `-- durable`, `default` or `cluster` runs that table only.
+//! fewer and smaller rounds in under two minutes; `-- durable`, `default` or `cluster` runs that table only, and
+//! `-- --rows=<name>` only the rows of that name: `one`, `many`, `three`, `callers`, `load`, `read`.
 #![allow(missing_docs, clippy::print_stdout, unreachable_pub)]
 
 mod domain;
@@ -43,28 +44,39 @@ struct Bench {
     rows: Vec<Row>,
 }
 
+/// Which rows are run: those of one name, or all.
+#[derive(Clone, Copy)]
+struct Selection<'a>(Option<&'a str>);
+
+impl Selection<'_> {
+    fn has(self, name: &str) -> bool {
+        self.0.is_none_or(|only| only == name)
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let size = if args.iter().any(|arg| arg == "--quick") { QUICK } else { FULL };
     let chosen: Vec<&str> =
         args.iter().map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();
+    let selection = Selection(args.iter().find_map(|arg| arg.strip_prefix("--rows=")));
     let wanted = |name: &str| chosen.is_empty() || chosen.contains(&name);
     let mut rows = Vec::new();
     if wanted("durable") {
         report::head("A durable single server (`nats-config/single.conf`)");
         let server = PrivateServer::start(ServerConfig::Single).await?;
-        rows.extend(Bench::run(server.url(), "durable", 1, size).await?);
+        rows.extend(Bench::run(server.url(), "durable", 1, size, selection).await?);
     }
     if wanted("default") {
         report::head("A single server with the default sync, which loses data on a power cut");
         let server = PrivateServer::start(ServerConfig::DefaultSync).await?;
-        rows.extend(Bench::run(server.url(), "default", 1, size).await?);
+        rows.extend(Bench::run(server.url(), "default", 1, size, selection).await?);
     }
     if wanted("cluster") {
         report::head("A durable cluster of three on one machine (`nats-config/cluster.conf`)");
         let cluster = PrivateCluster::start().await?;
-        rows.extend(Bench::run(&cluster.urls()[0], "cluster", 3, size).await?);
+        rows.extend(Bench::run(&cluster.urls()[0], "cluster", 3, size, selection).await?);
     }
     println!("\n{}", serde_json::json!({ "rows": rows }));
     Ok(())
@@ -76,19 +88,32 @@ impl Bench {
         server: &'static str,
         replicas: usize,
         size: Size,
+        selection: Selection<'_>,
     ) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
         let client = async_nats::connect(url).await?;
         let connection = Connection::from_client(client.clone())
             .with_timeout(std::time::Duration::from_secs(60));
         let mut bench = Self { connection, client, server, replicas, size, rows: Vec::new() };
         let payload = bench.payload().await?;
-        bench.one_caller(&payload).await;
-        bench.many_callers(&payload).await;
-        bench.three_events(&payload).await;
-        bench.concurrencies(&payload).await;
-        bench.load_with_state().await;
-        bench.load_events().await;
-        bench.read_everything().await;
+        if selection.has("one") {
+            bench.one_caller(&payload).await;
+        }
+        if selection.has("many") {
+            bench.many_callers(&payload).await;
+        }
+        if selection.has("three") {
+            bench.three_events(&payload).await;
+        }
+        if selection.has("callers") {
+            bench.concurrencies(&payload).await;
+        }
+        if selection.has("load") {
+            bench.load_with_state().await;
+            bench.load_events().await;
+        }
+        if selection.has("read") {
+            bench.read_everything().await;
+        }
         Ok(bench.rows)
     }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub(crate) use url::ServerUrl;
@@ -88,12 +88,12 @@ impl JetStreamLocation {
 }
 
 /// What to do when the server does not put every acknowledged write on disk, or nobody can tell whether it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
-    /// Refuse to connect.
+    /// Refuse to connect, or to open a context.
     Required,
-    /// Connect, and say so in a `tracing` warning.
+    /// Go on, and say so in a `tracing` warning.
     #[default]
     Reported,
 }

@@ -10,14 +10,14 @@ mod provision;
 
 use std::fmt;
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_nats::header::HeaderMap;
 use async_nats::{Client, Message, Request, RequestErrorKind};
 use bytes::Bytes;
 
-use super::{BackendError, ConfigError, JetStreamLocation};
+use super::{BackendError, ConfigError, ConnectError, Durability, JetStreamLocation};
 use denials::Denials;
 
 pub use provision::{provision, verify};
@@ -36,13 +36,15 @@ pub struct Connection {
     timeout: Duration,
     /// `None` for a client of the service's own, whose events go elsewhere.
     denials: Option<Arc<Denials>>,
+    /// Whether the servers were durable when they were first asked for a check.
+    durable: Arc<OnceLock<bool>>,
 }
 
 impl Connection {
     /// Uses a client that a service has already connected.
     ///
-    /// Nothing is checked: not the server's version, not JetStream, not durability (ask
-    /// [`durability`](Self::durability)). The server reports refused permissions to the client's own event callback, so
+    /// Nothing is checked here. What [`connect`](Self::connect) checks at once, the server's version and durability, is
+    /// checked when a context is opened on it. The server reports refused permissions to the client's own event callback, so
     /// here they look like requests that nobody answers: [`BackendError::Unknown`] after the
     /// [timeout](Self::with_timeout) instead of [`BackendError::Denied`] at once.
     ///
@@ -59,6 +61,7 @@ impl Connection {
             api_prefix: api_prefix(&JetStreamLocation::Default),
             timeout: DEFAULT_TIMEOUT,
             denials: None,
+            durable: Arc::default(),
         }
     }
 
@@ -77,8 +80,27 @@ impl Connection {
     }
 
     /// Refuses a server that is too old; no round trip.
-    pub(crate) fn check_version(&self) -> Result<(), super::ConnectError> {
+    pub(crate) fn check_version(&self) -> Result<(), ConnectError> {
         connect::check_version(&self.client)
+    }
+
+    /// Refuses or reports servers that are not durable. Asks and reports once; asks again only where durability is
+    /// required and was not seen yet.
+    pub(crate) async fn check_durability(&self, wanted: Durability) -> Result<(), ConnectError> {
+        match (self.durable.get(), wanted) {
+            (Some(true), _) | (Some(false), Durability::Reported) => return Ok(()),
+            (Some(false), Durability::Required) | (None, _) => {}
+        }
+        let outcome = self.durability().await.require();
+        self.durable.get_or_init(|| outcome.is_ok());
+        match (outcome, wanted) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), Durability::Required) => Err(error),
+            (Err(error), Durability::Reported) => {
+                tracing::warn!("{error}");
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {

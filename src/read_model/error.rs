@@ -1,159 +1,127 @@
-//! What can go wrong when read models are saved or read.
+//! What can go wrong with read models.
 
 use crate::backend::BackendError;
-use crate::event::SchemaVersion;
-use crate::subject::{InvalidPattern, InvalidToken, ModelType, ProjectionName};
+use crate::state::InvalidKey;
+use crate::subject::{InvalidPattern, InvalidToken};
 
-/// A failure of the read-model store.
+/// A failure of reading or writing read models.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadModelError {
-    /// The models of this type are being built for the first time. Wait until the projection has caught up.
+    /// The models are still being built for the first time. Ask again when the projection has caught up, or wait for it.
     #[error(
-        "read models {model_type} are being built by projection {projection} for the first time; wait until it has caught up"
+        "models of type {model_type} are being built by projection {projection}; wait for it to catch up"
     )]
     NotBuilt {
-        /// The type.
-        model_type: ModelType,
-        /// The projection that builds them.
-        projection: ProjectionName,
+        /// The model type.
+        model_type: String,
+        /// Who builds them.
+        projection: String,
     },
-    /// A projection keeps the models of this type, so nobody else changes them. Change what it does with events, or save
-    /// under another type.
+    /// A rebuild was switched to while a long query ran. Its results so far are of the generation before. Query again.
+    #[error("models of type {model_type} were rebuilt while the query ran; query again")]
+    Switched {
+        /// The model type.
+        model_type: String,
+    },
+    /// The models are kept by a projection; saving by hand would be undone. Save under another type.
     #[error(
-        "read models {model_type} are kept by projection {projection}; save under another type"
+        "models of type {model_type} are kept by projection {projection}; save under another type"
     )]
     KeptByProjection {
-        /// The type.
-        model_type: ModelType,
-        /// The projection that keeps them.
-        projection: ProjectionName,
+        /// The model type.
+        model_type: String,
+        /// Who keeps them.
+        projection: String,
     },
-    /// A pattern does not name models of this type. Begin it with the type, and write `>` for all of them.
+    /// A pattern asks for something else than models of this type. Begin it with the type, as in `board.JFK.*`.
     #[error(
-        "pattern {pattern:?} lies outside the read models {model_type}; begin it with \"{model_type}.\", as in \"{model_type}.>\""
+        "pattern {pattern:?} does not name models of type {model_type}; begin it with {model_type}."
     )]
     OutsideStore {
         /// The pattern.
         pattern: String,
-        /// The type that was asked for.
-        model_type: ModelType,
+        /// The model type.
+        model_type: String,
     },
-    /// A text is no pattern at all; see the error.
-    #[error(transparent)]
-    InvalidPattern(#[from] InvalidPattern),
-    /// A model type is no name, or a model's id is refused. Nothing was sent.
-    #[error(transparent)]
-    InvalidId(#[from] InvalidToken),
-    /// A stored model does not have the shape that the code expects. Save it anew, rebuild the projection, or restore the
-    /// shape.
-    #[error("read model {key} at revision {revision} does not decode: {reason}")]
+    /// A stored model does not have the shape that the code expects. Rebuild the projection, or restore the old shape.
+    #[error("{key} at revision {revision} does not decode: {reason}")]
     Shape {
-        /// The model's key.
+        /// The key.
         key: String,
         /// Its revision.
         revision: u64,
         /// Why not.
         reason: String,
     },
-    /// A stored model has another schema version than the code. Rebuild the projection, or bring the code up to date.
-    #[error(
-        "read model {key} at revision {revision} has schema version {stored}, the code has {expected}"
-    )]
-    OtherSchema {
-        /// The model's key.
-        key: String,
-        /// Its revision.
-        revision: u64,
-        /// The version it was saved with.
-        stored: SchemaVersion,
-        /// The version of the code.
-        expected: SchemaVersion,
-    },
-    /// A model cannot be written as JSON. Nothing was sent. Correct its type.
-    #[error("read model {model_type} {id} cannot be written as JSON: {reason}")]
+    /// A model cannot be written as JSON. Nothing was sent.
+    #[error("a model of type {model_type} cannot be encoded: {reason}")]
     Encode {
-        /// The type.
-        model_type: ModelType,
-        /// The model's id.
-        id: String,
+        /// The model type.
+        model_type: String,
         /// Why not.
         reason: String,
     },
-    /// The model has another revision than expected. Nothing was stored. Load it again and decide again.
-    #[error(
-        "read model {key} was expected at revision {expected}, but has revision {actual}; load it again"
-    )]
+    /// The model has another revision than expected. Nothing was written. Load it again.
+    #[error("{key} has revision {actual}, not {expected}; load it again")]
     Conflict {
-        /// The model's key.
+        /// The key.
         key: String,
         /// The revision that was expected; 0 for none.
         expected: u64,
-        /// The revision that is stored; 0 for none.
+        /// The revision it has; 0 for none.
         actual: u64,
     },
-    /// The model was changed by others each time it should be saved. Nothing was stored. Try again later.
-    #[error("read model {key} was changed by others {attempts} times in a row; try again later")]
-    Contended {
-        /// The model's key.
+    /// The pointer of a model type does not decode. Look at the key.
+    #[error("{key} does not say who keeps the models: {reason}")]
+    Pointer {
+        /// The key.
         key: String,
-        /// How often it was tried.
-        attempts: u32,
+        /// Why not.
+        reason: String,
     },
-    /// A model is larger than the server accepts. Nothing was sent. Divide it, or raise `max_payload`.
-    #[error(
-        "read model {key} has {actual} bytes with its headers, over the server's limit of {limit}; divide it"
-    )]
-    TooLarge {
-        /// The model's key.
-        key: String,
-        /// Its size in bytes.
-        actual: usize,
-        /// The server's `max_payload` in bytes.
-        limit: usize,
-    },
-    /// An index cannot be. Correct its fields.
-    #[error("index on {index:?} is refused: {reason}")]
+    /// A name or an id cannot be used. Nothing was sent.
+    #[error(transparent)]
+    InvalidToken(#[from] InvalidToken),
+    /// A pattern is none. Nothing was sent.
+    #[error(transparent)]
+    InvalidPattern(#[from] InvalidPattern),
+    /// A key cannot be used. Nothing was sent.
+    #[error(transparent)]
+    InvalidKey(#[from] InvalidKey),
+    /// An index cannot be used as it is declared. Nothing was sent. Change the declaration.
+    #[error("index on {index} cannot be kept: {reason}")]
     InvalidIndex {
-        /// Its fields.
+        /// The fields of the index.
         index: String,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// An index cannot be asked that. Correct what is asked.
-    #[error("index on {index:?} cannot be asked this: {reason}")]
-    InvalidLookup {
-        /// Its fields.
-        index: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A model would have too many entries in one index: the elements of the arrays in its fields, multiplied. Nothing was
-    /// sent. Index another field.
-    #[error("index on {index:?} would have {entries} entries for one read model, more than {max}; index another field", max = super::MAX_INDEX_ENTRIES)]
-    TooManyEntries {
-        /// The index's fields.
-        index: String,
-        /// How many entries there would be, at least.
-        entries: usize,
-    },
-    /// An index was never built, or is still being built. Build it, or wait.
-    #[error(
-        "index on {index:?} of read models {model_type} is not ready; build it, or wait until it is built"
-    )]
+    /// An index is not complete: nobody has built it for the models that are there. Build it, or query without it.
+    #[error("the index on {index} of models of type {model_type} is not complete; build it first")]
     IndexNotReady {
-        /// The type.
-        model_type: ModelType,
-        /// The index's fields.
+        /// The model type.
+        model_type: String,
+        /// The fields of the index.
         index: String,
     },
-    /// The models were replaced by a new generation while they were read. Read them again.
+    /// An index cannot answer what it is asked.
+    #[error("index on {index} cannot be asked this: {reason}")]
+    InvalidLookup {
+        /// The fields of the index.
+        index: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A model would have more entries in one index than it may. Nothing was written. Index a field with fewer values.
     #[error(
-        "read models {model_type} were replaced by a rebuilt generation while they were read; read them again"
+        "a model has {entries} entries in the index on {index}, more than it may; index another field"
     )]
-    Replaced {
-        /// The type.
-        model_type: ModelType,
+    TooManyEntries {
+        /// The fields of the index.
+        index: String,
+        /// How many there are.
+        entries: usize,
     },
     /// The backend failed.
     #[error(transparent)]

@@ -7,10 +7,11 @@ mod lookup;
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::state::Key;
+use crate::state::{Change, Expected, Key, KeyWrite};
 use crate::subject::AggregateId;
 
 use super::ReadModelError;
@@ -218,4 +219,16 @@ pub(crate) fn entries(
         keys.extend(values.iter().map(|values| shelf.entry(index.name(), values, id)));
     }
     Ok(keys)
+}
+
+/// The writes that make the entries `new` out of the entries `old`.
+pub(crate) fn difference<'k>(
+    old: &'k BTreeSet<Key>,
+    new: &'k BTreeSet<Key>,
+) -> impl Iterator<Item = KeyWrite> + 'k {
+    let write = |change: Change| {
+        move |key: &Key| KeyWrite::new(key.clone(), change.clone(), Expected::Anything)
+    };
+    let gone = old.difference(new).map(write(Change::Delete));
+    gone.chain(new.difference(old).map(write(Change::Put(Bytes::from_static(b"null")))))
 }

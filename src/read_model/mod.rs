@@ -1,14 +1,28 @@
-//! Read models: documents that are made to be queried, in one bucket, readable by any NATS client as plain JSON.
+//! Read models: what queries read, one JSON document per key of one bucket, found by subject pattern.
 //!
-//! What they are is in `model.rs`, where they lie in `layout.rs`, what a change of one writes in `document.rs`, how they are
-//! found by their fields in `index.rs`. They are derived data: a projection keeps them, or a service saves them by hand.
+//! [`ReadModel`] is what a user writes, [`ReadModelStore`] saves, loads and finds models. Who keeps them current by events is
+//! [`projection`](crate::projection). Any client of NATS reads a model as plain JSON by its key.
 
-mod error;
 mod model;
-mod layout;
-mod index;
-mod document;
+mod error;
+pub(crate) mod layout;
+pub(crate) mod index;
+mod pattern;
+mod resolve;
+mod models;
+mod scan;
+mod indexed;
+mod index_build;
+mod save;
+mod store;
+mod watch;
 
 pub use error::ReadModelError;
 pub use index::{INDEXED_TEXT_BYTES, IndexLookup, IndexSpec, MAX_INDEX_ENTRIES, MAX_INDEX_FIELDS};
-pub use model::{ReadModel, ReadModelList, ReadModelMetadata};
+pub use index_build::IndexCheck;
+pub use model::{ReadModel, ReadModelMetadata, Stored};
+pub use models::Models;
+pub use pattern::ModelPattern;
+pub use save::{ExpectedRevision, SaveModel};
+pub use store::ReadModelStore;
+pub use watch::ModelChange;

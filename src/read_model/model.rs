@@ -1,18 +1,20 @@
-//! What a domain says of its read models, and what is stored beside them.
+//! What a read model is, and what is known of a stored one.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::index::IndexSpec;
+use super::IndexSpec;
 use crate::backend::Position;
 use crate::clock::Timestamp;
-use crate::event::{Metadata, SchemaVersion};
 use crate::store::{StoreError, StoredEvent};
-use crate::subject::{AggregateId, Identity, ModelType};
+use crate::subject::{AggregateId, InvalidToken};
 
-/// A document that is made to be queried. It is stored as plain JSON, as serde writes it.
+/// A document that queries read.
 ///
-/// An id of several tokens lets patterns match them one by one: below, `board.JFK.*.*` are the boards of one airport.
+/// It is stored as serde writes it to JSON, under the key `<type>.<id>` of the context's bucket of read models. An id may
+/// have several tokens, so that patterns can ask for parts of it: `board.JFK.*.*`.
 ///
 /// ```
 /// use cim_persistence::read_model::{IndexSpec, ReadModel};
@@ -20,78 +22,71 @@ use crate::subject::{AggregateId, Identity, ModelType};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Clone, Serialize, Deserialize)]
-/// struct Board { origin: String, carrier: String, number: u32, delay: i64 }
+/// struct Board { origin: String, carrier: String, flight: u32, flights: u64 }
 ///
 /// impl ReadModel for Board {
-///     const TYPE: &'static str = "board";
-///     type Id = AggregateId;
+///     const MODEL_TYPE: &'static str = "board";
 ///     fn id(&self) -> Result<AggregateId, InvalidToken> {
-///         AggregateId::from_tokens([&self.origin, &self.carrier, &self.number.to_string()])
+///         AggregateId::from_tokens([&self.origin, &self.carrier, &self.flight.to_string()])
 ///     }
 ///     fn indexes() -> Vec<IndexSpec> {
-///         vec![IndexSpec::on(["carrier"]), IndexSpec::on(["delay"])]
+///         vec![IndexSpec::on(["carrier"])]
 ///     }
 /// }
 /// ```
-pub trait ReadModel: Serialize + DeserializeOwned + Clone + Send + 'static {
-    /// The name of the model type: `A-Z a-z 0-9 _ -`, at most 64 bytes.
-    const TYPE: &'static str;
+pub trait ReadModel: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// The stable name of this kind of model: `A-Z a-z 0-9 _ -`, at most 64 bytes.
+    const MODEL_TYPE: &'static str;
 
-    /// The version of the model's shape. Raise it when a shape that is already stored changes. Default 1.
-    const SCHEMA_VERSION: SchemaVersion = 1;
+    /// The version of its shape. Default 1.
+    const SCHEMA_VERSION: u32 = 1;
 
-    /// What identifies a model.
-    type Id: Identity;
-
-    /// Which model this is. Never changes.
+    /// Its id among the models of its type.
     ///
     /// # Errors
-    /// What the id type answers to what cannot be an id.
-    fn id(&self) -> Result<Self::Id, crate::subject::InvalidToken>;
+    /// [`InvalidToken`] when what the id is made from cannot be one.
+    fn id(&self) -> Result<AggregateId, InvalidToken>;
 
-    /// What an event does to the model, for projections that leave it to their models. By default nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Shape`] when the event's data is not what was expected.
-    fn apply_event(&mut self, event: &StoredEvent) -> Result<(), StoreError> {
-        let _ = event;
-        Ok(())
-    }
-
-    /// The indexes that are kept, each in the same atomic batch as the model. Default none.
+    /// The indexes that are kept with it. Default none.
     fn indexes() -> Vec<IndexSpec> {
         Vec::new()
     }
+
+    /// What an event does to it; called through [`Changes::apply_event`](crate::projection::Changes::apply_event). Default
+    /// nothing, for models that are changed otherwise.
+    ///
+    /// # Errors
+    /// When the event does not have the shape it should have.
+    fn apply_event(&mut self, _event: &StoredEvent) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
-/// What is known of a stored read model beside the model itself.
+/// A model as it is stored, with what is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored<M> {
+    /// The model.
+    pub model: M,
+    /// What is known of it.
+    pub metadata: ReadModelMetadata,
+}
+
+/// What is known of a stored model.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReadModelMetadata {
-    /// Its type.
-    pub model_type: ModelType,
+    /// The name of its kind.
+    pub model_type: String,
     /// Its id.
     pub id: AggregateId,
-    /// The version of the shape that it was saved in.
-    pub schema_version: SchemaVersion,
-    /// The revision of its last change; grows with every change in the store.
+    /// The version of the shape it was written in.
+    pub schema_version: u32,
+    /// The revision of its key: grows with every change.
     pub revision: u64,
-    /// The last event that was applied to it; `None` when it was saved by hand.
+    /// The last event it holds; `None` for a model that was saved by hand.
     pub position: Option<Position>,
-    /// When it was saved, by the server's clock.
+    /// When the server stored it.
     pub updated_at: Timestamp,
-    /// What whoever saved it said about it.
-    pub metadata: Metadata,
-}
-
-/// A page of the read models of one type, ordered by the text of their ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadModelList<T> {
-    /// How many were passed over.
-    pub offset: usize,
-    /// How many were asked for.
-    pub limit: usize,
-    /// How many there are in all.
-    pub total: usize,
-    /// The models of this page.
-    pub items: Vec<T>,
+    /// What was said about it when it was saved by hand.
+    pub metadata: BTreeMap<String, String>,
 }

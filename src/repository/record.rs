@@ -84,15 +84,16 @@ pub(super) fn decode<A: Aggregate>(
     aggregate: &AggregateType,
     id: &AggregateId,
 ) -> Result<Loaded<A>, String> {
-    // The shape of the state is read only when its version is known to fit.
-    let header: Record<IgnoredAny> = ipld::decode_any(bytes)?;
-    if header.format != FORMAT || header.schema != A::STATE_VERSION {
-        return Err(format!("it has schema {}, not {}", header.schema, A::STATE_VERSION));
-    }
-    if header.context != *context || header.aggregate != *aggregate || header.id != *id {
-        return Err(format!("it is of {}/{}/{}", header.context, header.aggregate, header.id));
-    }
-    let record: Record<A> = ipld::decode_any(bytes)?;
+    // State of another version may have another shape: then the header alone says so.
+    let record: Record<A> = match ipld::decode_any(bytes) {
+        Ok(record) => record,
+        Err(reason) => {
+            let header: Record<IgnoredAny> = ipld::decode_any(bytes)?;
+            check(&header, A::STATE_VERSION, context, aggregate, id)?;
+            return Err(reason);
+        }
+    };
+    check(&record, A::STATE_VERSION, context, aggregate, id)?;
     Ok(Loaded {
         state: record.state,
         head: Head { version: record.version, position: record.position, cid: record.head },
@@ -101,6 +102,22 @@ pub(super) fn decode<A: Aggregate>(
         tags: record.tags,
         deleted: record.deleted,
     })
+}
+
+fn check<S>(
+    record: &Record<S>,
+    schema: SchemaVersion,
+    context: &ContextName,
+    aggregate: &AggregateType,
+    id: &AggregateId,
+) -> Result<(), String> {
+    if record.format != FORMAT || record.schema != schema {
+        return Err(format!("it has schema {}, not {schema}", record.schema));
+    }
+    if record.context != *context || record.aggregate != *aggregate || record.id != *id {
+        return Err(format!("it is of {}/{}/{}", record.context, record.aggregate, record.id));
+    }
+    Ok(())
 }
 
 /// Whether a record takes the place of what is stored under its key: of a record of an earlier version, or of the same

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Durability;
 use crate::ipld::{BlockFormat, Codec, Hash};
 use crate::subject::{ContextName, InvalidToken, Names, SubjectScheme};
 
@@ -48,6 +49,8 @@ pub struct NatsRepositoryConfig {
     pub keep_state: bool,
     /// How many servers hold each stream: 1, 3 or 5. Default 1; use 3 for data that matters.
     pub replicas: usize,
+    /// What to do about servers that are not durable when the context is opened. Default: a warning, once a connection.
+    pub durability: Durability,
     /// How long an unknown outcome is looked into before it is reported, in milliseconds. Default 30,000.
     pub patience_ms: u64,
 }
@@ -69,6 +72,7 @@ impl Default for NatsRepositoryConfig {
             hash: Hash::Sha2,
             keep_state: true,
             replicas: 1,
+            durability: Durability::Reported,
             patience_ms: 30_000,
         }
     }

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
 use serde::Serialize;
 
+use super::ahead::ahead;
 use super::encode::{Encoded, Encoder};
 use super::event_store::{Appended, EventFilter, ExpectedVersion};
 use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent};
-use crate::backend::{Position, ReadFrom};
+use crate::backend::{BackendError, Followed, Position, ReadFrom, Start, StoredMessage, TailQuery};
 use crate::clock::{Clock, IdSource, System};
 use crate::event::{NonEmpty, SchemaVersion, names};
 use crate::event_log::{Commit, CommitPolicy, Committer, EventLog, LogQuery, LogStatus, Stored};
 use crate::ipld::BlockFormat;
 use crate::state::{KeyValue, StateWriter};
-use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
+use crate::subject::{AggregateId, AggregateType, EventType, Pattern, SubjectScheme};
 
 /// What a context stands on: its stream and its buckets, and where time and ids come from.
 #[derive(Debug, Clone)]
@@ -405,7 +406,22 @@ impl Context {
         &self,
         position: Position,
     ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
-        self.read(LogQuery { filter: Some(self.scheme().all_events()), after: position })
+        let pattern = Pattern::parse(&self.scheme().all_events()).expect("a scheme makes patterns");
+        let query = TailQuery { patterns: NonEmpty::one(pattern), start: Start::After(position) };
+        let (scheme, format) = (self.scheme().clone(), self.format());
+        let stored = self
+            .inner
+            .log
+            .follow(query)
+            .map_err(StoreError::from)
+            .try_take_while(|f| std::future::ready(Ok(!matches!(f, Followed::CaughtUp))));
+        let events = stored.and_then(move |followed| {
+            std::future::ready(match followed {
+                Followed::Message(message) => StoredEvent::verify(message, &scheme, format),
+                Followed::CaughtUp => unreachable!(),
+            })
+        });
+        ahead(events)
     }
 
     /// The events that pass any of the filters, each once, ordered by position.
@@ -430,18 +446,12 @@ impl Context {
         &self,
         filter: &EventFilter,
     ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
-        let subject = match &filter.stream {
-            Some((aggregate, Some(id))) => self.scheme().events_of(aggregate, id).to_string(),
-            Some((aggregate, None)) => self.scheme().events_of_type(aggregate),
-            None => self.scheme().all_events(),
-        };
-        let query = LogQuery { filter: Some(subject), after: filter.after };
+        let subjects = filter.stream().map(|_| filter.subjects(self.scheme()));
+        let query = LogQuery { filter: subjects, after: filter.after };
         let event_type = filter.event_type.clone();
         let (scheme, format) = (self.scheme().clone(), self.format());
         // The header decides before anything is decoded; verifying compares the header with the block.
-        self.inner
-            .log
-            .read(query)
+        self.messages(query)
             .try_filter(move |message| {
                 let header = message.headers.get(names::EVENT_TYPE);
                 let passes =
@@ -468,11 +478,21 @@ impl Context {
 
     fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
         let (scheme, format) = (self.scheme().clone(), self.format());
-        self.inner
-            .log
-            .read(query)
+        self.messages(query)
             .map(move |message| StoredEvent::verify(message?, &scheme, format))
             .boxed()
+    }
+
+    /// The messages that are events. A query of everything is asked without a filter, because a server that has to match each
+    /// subject takes twice as long, and what else lies in the stream is left out here.
+    fn messages(
+        &self,
+        query: LogQuery,
+    ) -> impl Stream<Item = Result<StoredMessage, BackendError>> + Send + 'static {
+        let scheme = self.scheme().clone();
+        self.inner.log.read(query).try_filter(move |message| {
+            std::future::ready(message.subject.as_str().starts_with(scheme.event_prefix()))
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use super::{CommitInfo, Context, Head, NewEvent, StoreError, StoredEvent};
 use crate::backend::{Position, ReadFrom};
 use crate::event::{Metadata, NonEmpty, SchemaVersion};
 use crate::ipld::BlockFormat;
-use crate::subject::{AggregateId, AggregateType, EventType};
+use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
 
 /// Which version an aggregate must have for a commit to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,6 +118,17 @@ impl<Id, P> EventFilter<Id, P> {
     /// The position after which events are asked for.
     pub fn position(&self) -> &P {
         &self.after
+    }
+}
+
+impl EventFilter {
+    /// The part that a server filters: the subject or the pattern of the subjects that these events are stored on.
+    pub(crate) fn subjects(&self, scheme: &SubjectScheme) -> String {
+        match &self.stream {
+            Some((aggregate, Some(id))) => scheme.events_of(aggregate, id).to_string(),
+            Some((aggregate, None)) => scheme.events_of_type(aggregate),
+            None => scheme.all_events(),
+        }
     }
 }
 

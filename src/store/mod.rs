@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod stored;
 mod encode;
+mod ahead;
 mod context;
 mod event_store;
 mod nats;

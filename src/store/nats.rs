@@ -42,31 +42,37 @@ impl Context {
     /// Makes the streams and buckets that are missing, checks those that are there, and opens the context.
     ///
     /// Safe to be called by several processes at once. One round trip for each stream that exists, two for each that
-    /// is made. A service without the right to create streams uses [`open`](Self::open).
+    /// is made, and one on a client of the service's own that nobody has asked for durability yet. A service without the
+    /// right to create streams uses [`open`](Self::open).
     ///
     /// # Errors
-    /// [`StoreError::Connect`] when the server is too old; [`StoreError::Topology`] when a stream cannot be made, or is set so that it can lose events.
+    /// [`StoreError::Connect`] when the server is too old, or not durable where that is required;
+    /// [`StoreError::Topology`] when a stream cannot be made, or is set so that it can lose events.
     pub async fn provision(
         connection: &Connection,
         config: &NatsRepositoryConfig,
     ) -> Result<Self, StoreError> {
+        let topology = config.topology()?;
         connection.check_version()?;
-        provision(connection, &config.topology()?).await?;
+        connection.check_durability(config.durability).await?;
+        provision(connection, &topology).await?;
         Self::on(Ports::nats(connection, config), config)
     }
 
     /// Opens a context whose streams and buckets an operator has made. Checks them and changes nothing; one round trip
-    /// each.
+    /// each, and one as in [`provision`](Self::provision).
     ///
     /// # Errors
-    /// [`StoreError::Connect`] when the server is too old; [`StoreError::Topology`] when a stream or bucket is missing, or
-    /// is set so that it can lose events.
+    /// [`StoreError::Connect`] when the server is too old, or not durable where that is required;
+    /// [`StoreError::Topology`] when a stream or bucket is missing, or is set so that it can lose events.
     pub async fn open(
         connection: &Connection,
         config: &NatsRepositoryConfig,
     ) -> Result<Self, StoreError> {
+        let topology = config.topology()?;
         connection.check_version()?;
-        verify(connection, &config.topology()?).await?;
+        connection.check_durability(config.durability).await?;
+        verify(connection, &topology).await?;
         Self::on(Ports::nats(connection, config), config)
     }
 

@@ -165,6 +165,11 @@ impl Pattern {
         Ok(Self(text.into()))
     }
 
+    /// The pattern that every subject matches.
+    pub fn everything() -> Self {
+        Self::trusted(">")
+    }
+
     /// The pattern as a server takes it.
     pub fn as_str(&self) -> &str {
         &self.0

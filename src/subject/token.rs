@@ -176,17 +176,6 @@ name!(
     ModelType,
     "read model type"
 );
-name!(
-    /// The name of a projection within its context.
-    ///
-    /// ```
-    /// use cim_persistence::subject::ProjectionName;
-    /// assert!(ProjectionName::new("departures").is_ok());
-    /// assert!(ProjectionName::new("departures.jfk").is_err());
-    /// ```
-    ProjectionName,
-    "projection name"
-);
 
 pub(super) fn check_name(what: &'static str, text: &str) -> Result<(), InvalidToken> {
     if text.is_empty() {

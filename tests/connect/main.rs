@@ -18,6 +18,7 @@ use cim_persistence::backend::{
 use cim_persistence::event::{Headers, NonEmpty};
 use cim_persistence::event_log::{EventLog, NatsLog};
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
+use cim_persistence::store::{Context, NatsRepositoryConfig, StoreError};
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Names, SubjectScheme};
 use support::{DURABLE, start, url_of};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -100,6 +101,48 @@ async fn a_server_that_syncs_now_and_then_is_refused_or_reported() {
         traces::captured()
             .contains("acknowledged writes are not durable: server loose syncs every 120s")
     );
+}
+
+/// A client that was handed in, and a context on it.
+async fn opened(url: &str, durability: Durability) -> Result<Context, StoreError> {
+    let client = async_nats::connect(url).await.unwrap();
+    let config = NatsRepositoryConfig { durability, ..NatsRepositoryConfig::for_context("sales") };
+    Context::provision(&Connection::from_client(client), &config).await
+}
+
+#[tokio::test]
+async fn a_client_of_the_services_own_is_refused_or_reported_when_a_context_is_opened() {
+    let durable = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    opened(durable.url(), Durability::Required).await.unwrap();
+    let loose = DURABLE.replace("sync_interval: always", "");
+    let loose = start(&format!("server_name: handed_in\n{loose}")).await;
+    assert_eq!(
+        opened(loose.url(), Durability::Required).await.unwrap_err().to_string(),
+        "acknowledged writes are not durable: server handed_in syncs every 120s; set `sync_interval: always` in the \
+         server's jetstream block"
+    );
+    let client = async_nats::connect(loose.url()).await.unwrap();
+    let error = verify(&Connection::from_client(client), &topology()).await.unwrap_err();
+    assert!(matches!(error, TopologyError::Missing { .. }), "nothing is made then: {error:?}");
+    traces::start();
+    opened(loose.url(), Durability::Reported).await.unwrap();
+    assert!(
+        traces::captured()
+            .contains("acknowledged writes are not durable: server handed_in syncs every 120s")
+    );
+}
+
+/// Who accepted late syncing for a connection may still require the opposite of a context.
+#[tokio::test]
+async fn a_context_may_require_more_than_its_connection() {
+    let config = DURABLE.replace("sync_interval: always", "");
+    let server = start(&config).await;
+    let connection = accepted(ConnectionConfig::new(server.url())).await;
+    let sales = NatsRepositoryConfig::for_context("sales");
+    let strict = NatsRepositoryConfig { durability: Durability::Required, ..sales.clone() };
+    let error = Context::provision(&connection, &strict).await.unwrap_err();
+    assert!(matches!(error, StoreError::Connect(ConnectError::NotDurable { .. })), "{error:?}");
+    Context::provision(&connection, &sales).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig}
 use cim_persistence::store::{ExpectedVersion, StoreError};
 use futures::future::join_all;
 
-use crate::domain::{Log, config, enter, process, sound};
+use crate::domain::{Log, ONE_CLUSTER, config, enter, process, sound};
 
 const WRITERS: u64 = 32;
 
@@ -118,6 +118,7 @@ async fn killed_server_loses_nothing_that_it_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_leader_loses_nothing_that_was_acknowledged() {
     const CRASHES: usize = 2;
+    let _alone = ONE_CLUSTER.lock().await;
     let mut cluster = PrivateCluster::start().await.unwrap();
     let urls = cluster.urls().clone();
     let urls = urls.each_ref().map(String::as_str);

@@ -1,7 +1,9 @@
 //! The configuration: every field has an effect.
 
+use cim_persistence::backend::Durability;
 use cim_persistence::ipld::{Codec, Hash};
-use cim_persistence::repository::{LoadOptions, Repository, SaveOptions};
+use cim_persistence::repository::{LoadOptions, NatsRepository, Repository, SaveOptions};
+use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig};
 use futures::TryStreamExt;
 
@@ -164,6 +166,24 @@ async fn what_cannot_be_is_refused_before_anything_is_made() {
     refused(NatsRepositoryConfig { event_stream_name: "EVENTS.{context}".into(), ..bank() }).await;
     let streams: Vec<String> = lab.jetstream().await.stream_names().try_collect().await.unwrap();
     assert_eq!(streams, [""; 0]);
+}
+
+#[tokio::test]
+async fn durability_that_is_required_is_required_of_a_client_of_the_services_own() {
+    let made = async |server: ServerConfig, durability: Durability| {
+        let server = PrivateServer::start(server).await.unwrap();
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let config = NatsRepositoryConfig { durability, ..bank() };
+        NatsRepository::<Account>::new(client, config, "account".to_owned()).await.map(drop)
+    };
+    made(ServerConfig::Single, Durability::Required).await.unwrap();
+    made(ServerConfig::DefaultSync, Durability::Reported).await.unwrap();
+    let error = made(ServerConfig::DefaultSync, Durability::Required).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "acknowledged writes are not durable: server cim-default-sync syncs every 120s; set `sync_interval: always` in \
+         the server's jetstream block"
+    );
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{Connection, api_prefix};
 use crate::backend::nats::denials::Denials;
 use crate::backend::{
-    Auth, BackendError, ConfigError, ConnectError, ConnectionConfig, Durability, JetStreamLocation,
+    Auth, BackendError, ConfigError, ConnectError, ConnectionConfig, JetStreamLocation,
     MIN_SERVER_VERSION, Tls,
 };
 
@@ -94,13 +94,10 @@ impl<'a> Plan<'a> {
             api_prefix: api_prefix(&config.jetstream),
             timeout: config.request_timeout,
             denials: Some(denials),
+            durable: Arc::default(),
         };
         check_jetstream(&connection, &config.jetstream).await?;
-        match (connection.durability().await.require(), config.durability) {
-            (Ok(()), _) => {}
-            (Err(error), Durability::Required) => return Err(error),
-            (Err(error), Durability::Reported) => tracing::warn!("{error}"),
-        }
+        connection.check_durability(config.durability).await?;
         Ok(connection)
     }
 

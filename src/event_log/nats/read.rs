@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -35,10 +35,12 @@ struct Channel {
     inbox: String,
     answers: Subscriber,
     request: u64,
+    /// The last message of the answer so far. Each names the one before it, so that none is lost unseen.
+    last: Position,
 }
 
 enum Piece {
-    Message(Box<StoredMessage>),
+    Message(StoredMessage),
     /// The answer is complete; so many messages are left.
     End {
         pending: u64,
@@ -55,11 +57,12 @@ impl Channel {
             .subscribe(format!("{inbox}.*"))
             .await
             .map_err(|e| BackendError::unavailable(format!("subscribing for a read: {e}")))?;
-        Ok(Self { log, inbox, answers, request: 0 })
+        Ok(Self { log, inbox, answers, request: 0, last: Position::START })
     }
 
     async fn ask(&mut self, request: &serde_json::Value) -> Result<(), BackendError> {
         self.request += 1;
+        self.last = Position::START;
         let reply = format!("{}.{}", self.inbox, self.request);
         let payload = Bytes::from(request.to_string());
         let client = self.log.connection.client();
@@ -73,20 +76,26 @@ impl Channel {
 
     async fn next(&mut self) -> Result<Piece, BackendError> {
         loop {
-            let message = match timeout(self.log.connection.timeout(), self.answers.next()).await {
-                Ok(Some(message)) => message,
-                Ok(None) => return Err(BackendError::unavailable("the connection was closed")),
-                Err(_) => return Err(self.unanswered()),
-            };
+            let message = self.answer().await?;
             let current = message.subject.rsplit('.').next().and_then(|n| n.parse().ok());
             if current == Some(self.request) {
-                return piece(message);
+                return self.piece(message);
             }
         }
     }
-}
 
-impl Channel {
+    /// The next message on the subscription. Most are there already, and need no timer.
+    async fn answer(&mut self) -> Result<Message, BackendError> {
+        let next = match self.answers.next().now_or_never() {
+            Some(next) => next,
+            None => match timeout(self.log.connection.timeout(), self.answers.next()).await {
+                Ok(next) => next,
+                Err(_) => return Err(self.unanswered()),
+            },
+        };
+        next.ok_or_else(|| BackendError::unavailable("the connection was closed"))
+    }
+
     fn unanswered(&self) -> BackendError {
         let subject = self.log.direct_subject();
         match self.log.connection.denied(&subject) {
@@ -94,24 +103,40 @@ impl Channel {
             None => BackendError::unavailable("no answer to a read"),
         }
     }
-}
 
-fn piece(message: Message) -> Result<Piece, BackendError> {
-    match message.status.map(|status| status.as_u16()) {
-        None => Ok(Piece::Message(Box::new(wire::stored(message)?))),
-        Some(204) => Ok(Piece::End {
-            pending: number(&message, "Nats-Num-Pending"),
-            up_to: number(&message, "Nats-UpTo-Sequence"),
-        }),
-        Some(404) => Ok(Piece::End { pending: 0, up_to: 0 }),
-        Some(code) => Err(wire::direct_refused(code, &message)),
+    fn piece(&mut self, message: Message) -> Result<Piece, BackendError> {
+        match message.status.map(|status| status.as_u16()) {
+            None => {
+                let wire::Delivered { message, after } = wire::delivered(message)?;
+                self.follows(after)?;
+                self.last = message.position;
+                Ok(Piece::Message(message))
+            }
+            Some(204) => {
+                let wire::Closing { after, pending, up_to } = wire::closing(&message);
+                self.follows(after)?;
+                Ok(Piece::End { pending, up_to })
+            }
+            Some(404) => Ok(Piece::End { pending: 0, up_to: 0 }),
+            Some(code) => Err(wire::direct_refused(code, &message)),
+        }
+    }
+
+    /// A client that takes messages too slowly throws some away.
+    fn follows(&self, after: Option<Position>) -> Result<(), BackendError> {
+        match after {
+            Some(after) if after != self.last => {
+                Err(BackendError::unavailable("messages of a read were lost on their way"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn number(message: &Message, header: &'static str) -> u64 {
-    let headers = message.headers.as_ref();
-    let text = headers.and_then(|headers| headers.get(header));
-    text.and_then(|text| text.as_str().parse().ok()).unwrap_or(0)
+/// A request that was sent before the answer to the one before it was read.
+struct Ahead {
+    channel: Channel,
+    after: Position,
 }
 
 struct Reading {
@@ -119,6 +144,7 @@ struct Reading {
     filter: Option<String>,
     after: Position,
     asked: bool,
+    ahead: Option<Ahead>,
     failures: u32,
 }
 
@@ -131,8 +157,9 @@ pub(super) fn read(
         match Channel::open(log).await {
             Ok(channel) => {
                 let LogQuery { filter, after } = query;
-                let reading = Reading { channel, filter, after, asked: false, failures: 0 };
-                reading.run().left_stream()
+                let reading =
+                    Reading { channel, filter, after, asked: false, ahead: None, failures: 0 };
+                Box::new(reading).run().left_stream()
             }
             Err(error) => futures::stream::iter([Err(error)]).right_stream(),
         }
@@ -141,7 +168,7 @@ pub(super) fn read(
 }
 
 impl Reading {
-    fn run(self) -> impl Stream<Item = Result<StoredMessage, BackendError>> + Send {
+    fn run(self: Box<Self>) -> impl Stream<Item = Result<StoredMessage, BackendError>> + Send {
         futures::stream::unfold(Some(self), |reading| async move {
             let mut reading = reading?;
             match reading.advance().await {
@@ -156,15 +183,17 @@ impl Reading {
     async fn advance(&mut self) -> Result<Option<StoredMessage>, BackendError> {
         loop {
             match self.step().await {
+                // What was asked for ahead may begin with what was read already.
+                Ok(Piece::Message(message)) if message.position <= self.after => {}
                 Ok(Piece::Message(message)) => {
                     self.after = message.position;
                     self.failures = 0;
-                    return Ok(Some(*message));
+                    return Ok(Some(message));
                 }
                 Ok(Piece::End { pending: 0, .. }) => return Ok(None),
                 Ok(Piece::End { .. }) => self.asked = false,
                 Err(error) if error.is_transient() && self.failures < ATTEMPTS => {
-                    self.asked = false;
+                    (self.asked, self.ahead) = (false, None);
                     self.failures += 1;
                     tokio::time::sleep(PAUSE * self.failures).await;
                 }
@@ -175,18 +204,46 @@ impl Reading {
 
     async fn step(&mut self) -> Result<Piece, BackendError> {
         if !self.asked {
-            let mut request = json!({
-                "seq": self.after.get() + 1,
-                "batch": if self.channel.request == 0 { FIRST_CHUNK_MESSAGES } else { CHUNK_MESSAGES },
-                "max_bytes": CHUNK_BYTES,
-            });
-            if let Some(filter) = &self.filter {
-                request["next_by_subj"] = json!(filter);
-            }
-            self.channel.ask(&request).await?;
+            self.ask().await?;
             self.asked = true;
         }
         self.channel.next().await
+    }
+
+    /// Has a chunk under way: the one that was asked for ahead, if it goes on where the last one ended.
+    async fn ask(&mut self) -> Result<(), BackendError> {
+        let first = self.channel.request == 0;
+        let spare = match self.ahead.take() {
+            Some(Ahead { channel, after }) if after <= self.after => {
+                Some(std::mem::replace(&mut self.channel, channel))
+            }
+            ahead => {
+                let batch = if first { FIRST_CHUNK_MESSAGES } else { CHUNK_MESSAGES };
+                let request = self.request(self.after, batch);
+                self.channel.ask(&request).await?;
+                ahead.map(|ahead| ahead.channel)
+            }
+        };
+        // Where a chunk will end is known only where every message counts.
+        if self.filter.is_none() && !first {
+            let mut channel = match spare {
+                Some(channel) => channel,
+                None => Channel::open(self.channel.log.clone()).await?,
+            };
+            let after = Position::new(self.after.get() + CHUNK_MESSAGES as u64);
+            channel.ask(&self.request(after, CHUNK_MESSAGES)).await?;
+            self.ahead = Some(Ahead { channel, after });
+        }
+        Ok(())
+    }
+
+    fn request(&self, after: Position, batch: usize) -> serde_json::Value {
+        let mut request =
+            json!({ "seq": after.get() + 1, "batch": batch, "max_bytes": CHUNK_BYTES });
+        if let Some(filter) = &self.filter {
+            request["next_by_subj"] = json!(filter);
+        }
+        request
     }
 }
 
@@ -209,7 +266,7 @@ pub(super) async fn lasts(
         let before = found.len();
         let left = loop {
             match channel.next().await? {
-                Piece::Message(message) => found.push(*message),
+                Piece::Message(message) => found.push(message),
                 Piece::End { pending, .. } => break pending,
             }
         };
@@ -280,7 +337,7 @@ async fn matching_in_one(
         let before = found.len();
         let (left, up_to) = loop {
             match channel.next().await {
-                Ok(Piece::Message(message)) => found.push(*message),
+                Ok(Piece::Message(message)) => found.push(message),
                 Ok(Piece::End { pending, up_to }) => break (pending, up_to),
                 Err(BackendError::TooMany { .. }) => return Ok(Matching::TooMany),
                 Err(error) => return Err(error),

@@ -22,9 +22,13 @@ const EXPECTED_OF: HeaderName =
 const BATCH_ID: HeaderName = HeaderName::from_static("Nats-Batch-Id");
 const BATCH_SEQUENCE: HeaderName = HeaderName::from_static("Nats-Batch-Sequence");
 const BATCH_COMMIT: HeaderName = HeaderName::from_static("Nats-Batch-Commit");
-const SUBJECT: HeaderName = HeaderName::from_static("Nats-Subject");
-const SEQUENCE: HeaderName = HeaderName::from_static("Nats-Sequence");
-const TIME: HeaderName = HeaderName::from_static("Nats-Time-Stamp");
+
+const SUBJECT: &str = "Nats-Subject";
+const SEQUENCE: &str = "Nats-Sequence";
+const TIME: &str = "Nats-Time-Stamp";
+const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
+const PENDING: &str = "Nats-Num-Pending";
+const UP_TO: &str = "Nats-UpTo-Sequence";
 
 /// What [`api_answer`] calls a message that is not there.
 pub(super) const NO_MESSAGE: &str = "the message";
@@ -269,7 +273,7 @@ pub(super) fn direct_answer(
     message: async_nats::Message,
 ) -> Result<Option<StoredMessage>, BackendError> {
     match message.status.map(|status| status.as_u16()) {
-        None => stored(message).map(Some),
+        None => delivered(message).map(|delivered| Some(delivered.message)),
         Some(404) => Ok(None),
         Some(code) => Err(direct_refused(code, &message)),
     }
@@ -284,19 +288,60 @@ pub(super) fn direct_refused(code: u16, message: &async_nats::Message) -> Backen
     }
 }
 
-/// Reads a message as a direct get delivers it.
-pub(super) fn stored(message: async_nats::Message) -> Result<StoredMessage, BackendError> {
+/// A message as a direct get delivers it.
+pub(super) struct Delivered {
+    pub(super) message: StoredMessage,
+    /// What the server sent before it in answer to the same request; `None` where it answers with one message only.
+    pub(super) after: Option<Position>,
+}
+
+/// Reads a message as a direct get delivers it. One pass over the headers: millions of messages are read this way.
+pub(super) fn delivered(message: async_nats::Message) -> Result<Delivered, BackendError> {
     let missing = || BackendError::Corrupt { detail: "a direct get without its headers".into() };
     let map = message.headers.ok_or_else(missing)?;
-    let text = |name: HeaderName| map.get(name).map(HeaderValue::as_str).ok_or_else(missing);
-    let sequence: u64 = text(SEQUENCE)?.parse().map_err(corrupt)?;
-    Ok(StoredMessage {
-        subject: Subject::trusted(text(SUBJECT)?),
-        position: Position::new(sequence),
-        time: timestamp(text(TIME)?)?,
-        headers: neutral_headers(&map),
+    let (mut subject, mut sequence, mut time, mut after) = (None, None, None, None);
+    let mut own = Vec::with_capacity(names::ALL.len());
+    for (name, values) in map.iter() {
+        let Some(value) = values.first().map(HeaderValue::as_str) else { continue };
+        let name: &str = name.as_ref();
+        match name {
+            SUBJECT => subject = Some(Subject::trusted(value)),
+            SEQUENCE => sequence = Some(position(value)?),
+            TIME => time = Some(timestamp(value)?),
+            LAST_SEQUENCE => after = Some(position(value)?),
+            _ if is_protocol(name) => {}
+            _ => own.push((name_of(name), value.to_owned())),
+        }
+    }
+    let message = StoredMessage {
+        subject: subject.ok_or_else(missing)?,
+        position: sequence.ok_or_else(missing)?,
+        time: time.ok_or_else(missing)?,
+        headers: own.into_iter().collect(),
         payload: message.payload,
-    })
+    };
+    Ok(Delivered { message, after })
+}
+
+/// What the server had sent when it closed its answer to a batched direct get.
+pub(super) struct Closing {
+    pub(super) after: Option<Position>,
+    pub(super) pending: u64,
+    /// Up to where the server looked; 0 where it does not say.
+    pub(super) up_to: u64,
+}
+
+/// Reads the status message that closes an answer.
+pub(super) fn closing(message: &async_nats::Message) -> Closing {
+    let number = |name: &str| {
+        let headers = message.headers.as_ref()?;
+        headers.get(name)?.as_str().parse().ok()
+    };
+    Closing {
+        after: number(LAST_SEQUENCE).map(Position::new),
+        pending: number(PENDING).unwrap_or(0),
+        up_to: number(UP_TO).unwrap_or(0),
+    }
 }
 
 pub(super) fn neutral_headers(map: &HeaderMap) -> Headers {
@@ -307,6 +352,10 @@ pub(super) fn neutral_headers(map: &HeaderMap) -> Headers {
             (!is_protocol(name)).then(|| (name_of(name), value.as_str().to_owned()))
         })
         .collect()
+}
+
+fn position(text: &str) -> Result<Position, BackendError> {
+    text.parse().map(Position::new).map_err(corrupt)
 }
 
 /// Headers that say how a message travelled, not what it is.
@@ -323,8 +372,8 @@ fn name_of(name: &str) -> Cow<'static, str> {
 
 fn timestamp(text: &str) -> Result<Timestamp, BackendError> {
     let time = OffsetDateTime::parse(text, &Rfc3339).map_err(corrupt)?;
-    let micros = time.unix_timestamp_nanos() / 1000;
-    Ok(Timestamp::from_micros(u64::try_from(micros).unwrap_or(0)))
+    let seconds = u64::try_from(time.unix_timestamp()).unwrap_or(0);
+    Ok(Timestamp::from_micros(seconds * 1_000_000 + u64::from(time.microsecond())))
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, BackendError> {

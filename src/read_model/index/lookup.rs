@@ -24,7 +24,7 @@ const TEXT_LEVELS: usize = 16;
 ///
 /// Values are compared as the index holds them: numbers as numbers whatever they are written as, texts by code point,
 /// times by moment, and nothing of one kind with anything of another, so a range holds values of the kind of its
-/// bounds only, and none that is null. A field with an array is found by any of its elements.
+/// bounds only. A field with an array is found by any of its elements.
 ///
 /// ```
 /// use cim_persistence::read_model::IndexLookup;
@@ -126,23 +126,17 @@ fn scalar(bound: &Bound<Value>, time: bool) -> Result<Option<Scalar<'_>>, ()> {
 fn above(value: &Value, bound: &Bound<Value>, time: bool) -> bool {
     match bound {
         Bound::Unbounded => true,
-        Bound::Included(from) => ordered(value, from, time).is_some_and(Ordering::is_ge),
-        Bound::Excluded(from) => ordered(value, from, time).is_some_and(Ordering::is_gt),
+        Bound::Included(from) => same_kind(value, from, time) && compare(value, from, time).is_ge(),
+        Bound::Excluded(from) => same_kind(value, from, time) && compare(value, from, time).is_gt(),
     }
 }
 
 fn below(value: &Value, bound: &Bound<Value>, time: bool) -> bool {
     match bound {
         Bound::Unbounded => true,
-        Bound::Included(to) => ordered(value, to, time).is_some_and(Ordering::is_le),
-        Bound::Excluded(to) => ordered(value, to, time).is_some_and(Ordering::is_lt),
+        Bound::Included(to) => same_kind(value, to, time) && compare(value, to, time).is_le(),
+        Bound::Excluded(to) => same_kind(value, to, time) && compare(value, to, time).is_lt(),
     }
-}
-
-/// The order of two values of one kind; null is neither above nor below anything.
-fn ordered(value: &Value, bound: &Value, time: bool) -> Option<Ordering> {
-    let comparable = same_kind(value, bound, time) && !bound.is_null();
-    comparable.then(|| compare(value, bound, time))
 }
 
 fn same_kind(a: &Value, b: &Value, time: bool) -> bool {
@@ -199,7 +193,7 @@ fn covering(from: Option<Scalar<'_>>, to: Option<Scalar<'_>>) -> Vec<String> {
 
 /// The digits that may stand at a level, in order.
 fn alphabet(kind: char, level: usize) -> impl DoubleEndedIterator<Item = u8> {
-    let end = (kind == 's' && level % 2 == 0).then_some(END as u8);
+    let end = (kind == 's' && level.is_multiple_of(2)).then_some(END as u8);
     let digits = if kind == 'b' { &DIGITS[..2] } else { &DIGITS[..] };
     end.into_iter().chain(digits.iter().copied())
 }

@@ -6,11 +6,10 @@ use serde_json::json;
 use super::super::IndexSpec;
 use super::*;
 use crate::read_model::index::entries;
-use crate::read_model::layout::Generation;
-use crate::subject::{AggregateId, ModelType};
+use crate::subject::AggregateId;
 
 fn shelf() -> Shelf {
-    Shelf::new(&ModelType::new("board").unwrap(), Generation::FIRST)
+    Shelf::new("board", 1)
 }
 
 fn index(spec: IndexSpec) -> Index {
@@ -227,7 +226,7 @@ fn the_longest_pattern_is_still_one() {
     let long = "ä".repeat(30);
     let fields: Vec<String> = (0..4).map(|n| format!("{n}{}", "f".repeat(44))).collect();
     let index = index(IndexSpec::on(fields.clone()));
-    let shelf = Shelf::new(&ModelType::new("m".repeat(64)).unwrap(), Generation::FIRST.next());
+    let shelf = Shelf::new(&"m".repeat(64), 2);
     let lookup = IndexLookup::equal([long.as_str(); 4]);
     let pattern = lookup.patterns(&index, &shelf).unwrap();
     assert!(pattern[0].as_str().len() + "$KV.cim-readmodels-.".len() + 64 <= 1024);

@@ -1,0 +1,184 @@
+//! The events of a projection, in runs: what is there now, up to a bound.
+
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use serde::{Deserialize, Serialize};
+
+use super::error::ProjectionError;
+use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
+use crate::event::{Headers, NonEmpty, names};
+use crate::store::{Context, EventFilter, StoreError, StoredEvent};
+use crate::subject::{EventType, Pattern, SubjectScheme};
+
+/// Which events a projection reads, as the server can tell and as headers tell: those that pass any of the filters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Selection {
+    filters: Vec<Filter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Filter {
+    pattern: Pattern,
+    event_type: Option<EventType>,
+}
+
+impl Selection {
+    pub(super) fn new(
+        filters: &[EventFilter],
+        scheme: &SubjectScheme,
+    ) -> Result<Self, ProjectionError> {
+        let filters: Result<Vec<_>, _> = filters
+            .iter()
+            .map(|filter| {
+                let text = match filter.stream() {
+                    Some((aggregate, Some(id))) => scheme.events_of(aggregate, id).to_string(),
+                    Some((aggregate, None)) => scheme.events_of_type(aggregate),
+                    None => scheme.all_events(),
+                };
+                Ok(Filter {
+                    pattern: Pattern::parse(&text)?,
+                    event_type: filter.event_type().cloned(),
+                })
+            })
+            .collect();
+        let filters = filters.map_err(|error: crate::subject::InvalidPattern| {
+            ProjectionError::Definition { reason: error.to_string() }
+        })?;
+        match filters.is_empty() {
+            true => Err(ProjectionError::Definition { reason: "it reads no events".to_owned() }),
+            false => Ok(Self { filters }),
+        }
+    }
+
+    pub(super) fn patterns(&self) -> NonEmpty<Pattern> {
+        let patterns = self.filters.iter().map(|filter| filter.pattern.clone()).collect();
+        // Only a record that nobody here wrote is empty.
+        NonEmpty::from_vec(patterns).unwrap_or_else(|| NonEmpty::one(Pattern::everything()))
+    }
+
+    /// Whether a message passes, by its subject and its headers alone.
+    pub(super) fn passes(&self, message: &StoredMessage) -> bool {
+        let header = message.headers.get(names::EVENT_TYPE);
+        self.filters.iter().any(|Filter { pattern, event_type }| {
+            event_type.as_ref().is_none_or(|wanted| header == Some(wanted.as_str()))
+                && pattern.matches(message.subject.as_str())
+        })
+    }
+}
+
+/// Messages as they come from the log, handed out in runs.
+pub(super) struct Feed {
+    messages: BoxStream<'static, Result<Followed, BackendError>>,
+    selection: Selection,
+    format: crate::ipld::BlockFormat,
+    scheme: SubjectScheme,
+    caught_up: bool,
+    /// What [`ready`](Self::ready) has waited for.
+    first: Option<Result<Followed, BackendError>>,
+}
+
+/// What came next.
+pub(super) struct Run {
+    pub(super) events: Vec<Delivered>,
+    /// Up to where the log was read; at least the position of the last event.
+    pub(super) position: Position,
+    /// What the message there is known by; see [`mark`].
+    pub(super) mark: Option<String>,
+    /// Whether everything stored when following began is in this run or before it.
+    pub(super) caught_up: bool,
+    /// Whether more was there than was taken.
+    pub(super) more: bool,
+}
+
+/// An event that passes, verified, or why it cannot be trusted.
+pub(super) struct Delivered {
+    pub(super) position: Position,
+    pub(super) event: Result<StoredEvent, StoreError>,
+}
+
+impl Feed {
+    pub(super) fn open(context: &Context, selection: &Selection, after: Position) -> Self {
+        let query = TailQuery { patterns: selection.patterns(), start: Start::After(after) };
+        Self {
+            messages: context.log().follow(query),
+            selection: selection.clone(),
+            format: context.format(),
+            scheme: context.scheme().clone(),
+            caught_up: false,
+            first: None,
+        }
+    }
+
+    /// Waits until there is something to take. Cancel safe.
+    pub(super) async fn ready(&mut self) {
+        if self.first.is_none() {
+            self.first = self.messages.next().await;
+        }
+    }
+
+    /// Waits for the next message and takes with it what is there already, at most `most` events.
+    ///
+    /// Cancel safe: it waits only while it has nothing.
+    pub(super) async fn next(&mut self, most: usize) -> Result<Run, ProjectionError> {
+        let mut run = Run {
+            events: Vec::new(),
+            position: Position::START,
+            mark: None,
+            caught_up: self.caught_up,
+            more: false,
+        };
+        let mut last = None;
+        self.ready().await;
+        let mut next = self.first.take();
+        loop {
+            match next {
+                Some(Ok(Followed::Message(message))) => {
+                    last = Some(message.headers.clone());
+                    self.take(message, &mut run);
+                }
+                Some(Ok(Followed::CaughtUp)) => {
+                    self.caught_up = true;
+                    run.caught_up = true;
+                    break;
+                }
+                Some(Err(error)) if run.position > Position::START => {
+                    // What came before the error is used first; the next call meets it again.
+                    self.messages = futures::stream::iter([Err(error)]).boxed();
+                    break;
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(BackendError::unavailable("following the log ended").into()),
+            }
+            if run.events.len() >= most {
+                run.more = true;
+                break;
+            }
+            match self.messages.next().now_or_never() {
+                Some(more) => next = more,
+                None => break,
+            }
+        }
+        run.mark = last.as_ref().and_then(mark);
+        Ok(run)
+    }
+
+    fn take(&self, message: StoredMessage, run: &mut Run) {
+        let position = message.position;
+        run.position = position;
+        if self.selection.passes(&message) {
+            let event = StoredEvent::verify(message, &self.scheme, self.format);
+            run.events.push(Delivered { position, event });
+        }
+    }
+}
+
+/// What a message is known by when the log is looked at again: its CID, or its id where there is none.
+pub(super) fn mark(headers: &Headers) -> Option<String> {
+    headers.get(names::CID).or_else(|| headers.get(names::MSG_ID)).map(str::to_owned)
+}
+
+/// How long a runner waits before it begins again after a failure that may pass.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);

@@ -1,0 +1,268 @@
+//! Generations: which one readers see, which one is being built, and how one follows another.
+//!
+//! Each model type has a pointer, `=model.<type>`, that readers look at together with the model. All pointers of a
+//! projection move in one atomic batch.
+
+use super::error::ProjectionError;
+use super::feed::mark;
+use super::records::{Checkpoint, FORMAT, Held, Keys, put, read};
+use super::{Declared, Projection};
+use crate::backend::{BackendError, Position};
+use crate::event::NonEmpty;
+use crate::event_log::{EventLog, LogQuery};
+use crate::read_model::index::Index;
+use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
+use crate::state::{Change, Expected, Key, KeyValue, KeyWrite};
+use crate::store::Context;
+
+use futures::StreamExt;
+use uuid::Uuid;
+
+/// What an instance has to do.
+pub(super) struct Plan {
+    /// The generation that readers see, kept current.
+    pub(super) live: Option<(u64, Held<Checkpoint>)>,
+    /// The generation that is being built, and the pointers that move when it is done.
+    pub(super) building: Option<Building>,
+    /// What readers see, whoever keeps it.
+    pub(super) visible: Option<u64>,
+}
+
+pub(super) struct Building {
+    pub(super) generation: u64,
+    pub(super) checkpoint: Held<Checkpoint>,
+    pointers: Vec<(Declared, Held<Pointer>)>,
+}
+
+/// Finds out where a projection stands, and begins a generation if one is needed.
+pub(super) async fn plan<P: Projection>(
+    context: &Context,
+    rebuild: u64,
+) -> Result<Plan, ProjectionError> {
+    let bucket = context.read_models().as_ref();
+    let keys = Keys::of(P::NAME);
+    let pointers = pointers::<P>(bucket).await?;
+    let visible = pointers.iter().map(|(_, held)| held.record.generation).min().flatten();
+    let live = match visible {
+        Some(generation) => {
+            read_checkpoint(bucket, &keys, generation).await?.map(|c| (generation, c))
+        }
+        None => None,
+    };
+    if let Some((_, checkpoint)) = &live
+        && checkpoint.record.version > P::VERSION
+    {
+        return Err(ProjectionError::Outdated {
+            projection: P::NAME.to_owned(),
+            own: P::VERSION,
+            newer: checkpoint.record.version,
+        });
+    }
+    let live = live.filter(|(_, checkpoint)| checkpoint.record.version == P::VERSION);
+    let fulfilled =
+        live.as_ref().is_some_and(|(_, checkpoint)| checkpoint.record.rebuild >= rebuild);
+    if fulfilled {
+        if let Some((_, checkpoint)) = &live {
+            check_log(context, P::NAME, &checkpoint.record).await?;
+        }
+        return Ok(Plan { live, building: None, visible });
+    }
+    // A log that is not the one it was is no reason not to build anew.
+    let live = match live {
+        Some(live) if is_same_log(context, P::NAME, &live.1.record).await? => Some(live),
+        _ => None,
+    };
+    let building = building::<P>(context, &keys, pointers, rebuild).await?;
+    Ok(Plan { live, building: Some(building), visible })
+}
+
+async fn pointers<P: Projection>(
+    bucket: &dyn KeyValue,
+) -> Result<Vec<(Declared, Held<Pointer>)>, ProjectionError> {
+    let mut pointers = Vec::new();
+    for kind in P::models() {
+        let (revision, record) = read::<Pointer>(bucket, &layout::pointer_key(kind.model)?).await?;
+        let record = record.unwrap_or_else(|| Pointer {
+            format: FORMAT,
+            projection: P::NAME.to_owned(),
+            generation: None,
+            schema_version: kind.schema_version,
+            building: None,
+        });
+        if record.projection != P::NAME {
+            return Err(ProjectionError::OwnedByAnother {
+                model_type: kind.model.to_owned(),
+                owner: record.projection,
+            });
+        }
+        pointers.push((kind, Held { record, revision }));
+    }
+    match pointers.is_empty() {
+        true => Err(ProjectionError::Definition { reason: "it keeps no models".to_owned() }),
+        false => Ok(pointers),
+    }
+}
+
+async fn read_checkpoint(
+    bucket: &dyn KeyValue,
+    keys: &Keys,
+    generation: u64,
+) -> Result<Option<Held<Checkpoint>>, ProjectionError> {
+    let (revision, record) = read(bucket, &keys.checkpoint(generation)?).await?;
+    Ok(record.map(|record| Held { record, revision }))
+}
+
+/// The generation that is being built already, or a new one.
+async fn building<P: Projection>(
+    context: &Context,
+    keys: &Keys,
+    mut pointers: Vec<(Declared, Held<Pointer>)>,
+    rebuild: u64,
+) -> Result<Building, ProjectionError> {
+    let bucket = context.read_models().as_ref();
+    let newest = |pointer: &Pointer| pointer.building.max(pointer.generation).unwrap_or(0);
+    let latest = pointers.iter().map(|(_, held)| newest(&held.record)).max().unwrap_or(0);
+    let begun = pointers.iter().all(|(_, held)| held.record.building == Some(latest));
+    if begun && let Some(checkpoint) = read_checkpoint(bucket, keys, latest).await? {
+        let ours = checkpoint.record.version == P::VERSION && checkpoint.record.rebuild >= rebuild;
+        if ours && is_same_log(context, P::NAME, &checkpoint.record).await? {
+            return Ok(Building { generation: latest, checkpoint, pointers });
+        }
+    }
+    let generation = latest + 1;
+    let checkpoint = Checkpoint {
+        format: FORMAT,
+        version: P::VERSION,
+        position: Position::START,
+        mark: None,
+        log_created: context.status().await?.created,
+        events: 0,
+        parked: 0,
+        rebuild,
+        writer: Uuid::new_v4(),
+    };
+    let key = keys.checkpoint(generation)?;
+    let mut writes = vec![put(key.clone(), &checkpoint, Expected::Revision(0))];
+    for (kind, held) in &mut pointers {
+        held.record.building = Some(generation);
+        let expected = Expected::Revision(held.revision);
+        writes.push(put(layout::pointer_key(kind.model)?, &held.record, expected));
+    }
+    for (kind, _) in &pointers {
+        // Of nothing, every index is complete.
+        let shelf = Shelf::new(kind.model, generation);
+        let states = Index::all(&kind.indexes)?.into_iter();
+        writes.extend(states.map(|index| IndexState::Ready.write(shelf.index_state(index.name()))));
+    }
+    let writes = NonEmpty::from_vec(writes).expect("the checkpoint is in it");
+    let revisions = bucket.write(writes).await?;
+    for ((_, held), revision) in pointers.iter_mut().zip(&revisions[1..]) {
+        held.revision = *revision;
+    }
+    let checkpoint = Held { record: checkpoint, revision: revisions[0] };
+    Ok(Building { generation, checkpoint, pointers })
+}
+
+/// Shows readers the generation that was built, all its models at once.
+pub(super) async fn switch(
+    bucket: &dyn KeyValue,
+    building: Building,
+) -> Result<(), ProjectionError> {
+    let mut writes = Vec::new();
+    for (kind, held) in building.pointers {
+        let record = Pointer {
+            generation: Some(building.generation),
+            schema_version: kind.schema_version,
+            building: None,
+            ..held.record
+        };
+        let expected = Expected::Revision(held.revision);
+        writes.push(put(layout::pointer_key(kind.model)?, &record, expected));
+    }
+    let writes = NonEmpty::from_vec(writes).expect("a projection keeps at least one kind of model");
+    bucket.write(writes).await?;
+    Ok(())
+}
+
+/// Removes what a generation left behind. Its checkpoint goes first, so that nobody writes to it any more.
+pub(super) async fn retire(
+    bucket: &dyn KeyValue,
+    projection: &str,
+    models: &[Declared],
+    generation: u64,
+) -> Result<(), ProjectionError> {
+    let checkpoint = Keys::of(projection).checkpoint(generation)?;
+    delete(bucket, vec![checkpoint]).await?;
+    for kind in models {
+        for pattern in layout::patterns_of(kind.model, generation) {
+            let keys = bucket.keys(&pattern).await?;
+            for keys in keys.chunks(DELETED) {
+                delete(bucket, keys.to_vec()).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many keys one batch deletes.
+const DELETED: usize = 1000;
+
+async fn delete(bucket: &dyn KeyValue, keys: Vec<Key>) -> Result<(), BackendError> {
+    let writes = keys.into_iter().map(|key| KeyWrite::new(key, Change::Delete, Expected::Anything));
+    match NonEmpty::from_vec(writes.collect()) {
+        Some(writes) => bucket.write(writes).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+async fn is_same_log(
+    context: &Context,
+    projection: &str,
+    checkpoint: &Checkpoint,
+) -> Result<bool, ProjectionError> {
+    match check_log(context, projection, checkpoint).await {
+        Ok(()) => Ok(true),
+        Err(ProjectionError::LogTruncated { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a log that is not the one that a checkpoint was made on. Two round trips.
+async fn check_log(
+    context: &Context,
+    projection: &str,
+    checkpoint: &Checkpoint,
+) -> Result<(), ProjectionError> {
+    let truncated = |reason: String| ProjectionError::LogTruncated {
+        projection: projection.to_owned(),
+        position: checkpoint.position.get(),
+        reason,
+    };
+    let status = context.status().await?;
+    if status.created != checkpoint.log_created {
+        return Err(truncated(format!("but it was made anew on {}", status.created)));
+    }
+    if status.last < checkpoint.position {
+        return Err(truncated(format!("but it ends at {}", status.last)));
+    }
+    let Some(wanted) = &checkpoint.mark else { return Ok(()) };
+    match claimed_at(context.log().as_ref(), checkpoint.position).await? {
+        Some(found) if found == *wanted => Ok(()),
+        found => Err(truncated(format!(
+            "but holds {} there, not {wanted}",
+            found.as_deref().unwrap_or("nothing of that kind")
+        ))),
+    }
+}
+
+async fn claimed_at(
+    log: &dyn EventLog,
+    position: Position,
+) -> Result<Option<String>, BackendError> {
+    let after = Position::new(position.get().saturating_sub(1));
+    let mut messages = log.read(LogQuery { filter: None, after });
+    let message = messages.next().await.transpose()?;
+    Ok(message
+        .filter(|message| message.position == position)
+        .and_then(|message| mark(&message.headers)))
+}

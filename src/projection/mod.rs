@@ -1,0 +1,29 @@
+//! Projections: read models kept current by the events of a context, each event taking effect once.
+//!
+//! [`Projection`] is what a user writes, [`RunningProjection`] runs it, [`Projections`] is how the others see it: status,
+//! waiting for a position, pause, rebuild. Where models lie and how they are read is in
+//! [`read_model`](crate::read_model).
+
+mod definition;
+mod changes;
+mod options;
+mod status;
+mod error;
+mod records;
+mod feed;
+mod session;
+mod pump;
+mod generations;
+mod lease;
+mod control;
+mod runner;
+
+pub use changes::Changes;
+pub use control::Projections;
+pub use definition::{Declared, EventSet, Projection, Rejection};
+pub use error::ProjectionError;
+pub use feed::Selection;
+pub use options::{PoisonPolicy, ProjectionOptions, Then};
+pub use records::Parked;
+pub use runner::RunningProjection;
+pub use status::{ProjectionReport, ProjectionStatus, RebuildProgress};

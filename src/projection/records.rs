@@ -1,0 +1,138 @@
+//! What a projection keeps of itself in the bucket of its models: checkpoint, lease, status, wishes, parked events.
+//!
+//! All are JSON, so that any client can read them. Their keys begin with `=`, which no model type does.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::error::ProjectionError;
+use crate::backend::{Position, ReadFrom};
+use crate::clock::Timestamp;
+use crate::state::{Change, Expected, InvalidKey, Key, KeyValue, KeyWrite};
+
+/// The keys of a projection.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    name: String,
+}
+
+impl Keys {
+    pub(super) fn of(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
+
+    pub(super) fn checkpoint(&self, generation: u64) -> Result<Key, InvalidKey> {
+        Key::new(format!("=checkpoint.{}.{generation}", self.name))
+    }
+
+    /// One for each version of the code, so that an old one keeps its models fresh while a new one builds its own.
+    pub(super) fn lease(&self, version: u32) -> Result<Key, InvalidKey> {
+        Key::new(format!("=lease.{}.{version}", self.name))
+    }
+
+    pub(super) fn status(&self) -> Result<Key, InvalidKey> {
+        Key::new(format!("=projection.{}", self.name))
+    }
+
+    pub(super) fn control(&self) -> Result<Key, InvalidKey> {
+        Key::new(format!("=control.{}", self.name))
+    }
+
+    pub(super) fn parked(&self, position: Position) -> Result<Key, InvalidKey> {
+        Key::new(format!("=parked.{}.{position}", self.name))
+    }
+
+    pub(super) fn all_parked(&self) -> String {
+        format!("=parked.{}.*", self.name)
+    }
+}
+
+/// How far a generation of a projection is. The one record that decides what took effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Checkpoint {
+    pub(super) format: u32,
+    /// The version of the projection that builds this generation.
+    pub(super) version: u32,
+    /// The last event that took effect, or was passed over.
+    pub(super) position: Position,
+    /// That message's CID, or its id where there is none, to know the log by.
+    pub(super) mark: Option<String>,
+    /// When the log was created, to know it by.
+    pub(super) log_created: Timestamp,
+    /// How many events took effect.
+    pub(super) events: u64,
+    /// How many events were parked.
+    pub(super) parked: u64,
+    /// The number of the wish to rebuild that this generation fulfils.
+    pub(super) rebuild: u64,
+    /// Who wrote it, anew for each write: by this an answer that was lost is told from another's write.
+    pub(super) writer: Uuid,
+}
+
+/// Who is active.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct LeaseRecord {
+    pub(super) format: u32,
+    pub(super) holder: Uuid,
+    pub(super) renewed_at: Timestamp,
+}
+
+/// What operators wish.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Control {
+    pub(super) format: u32,
+    pub(super) paused: bool,
+    /// How often a rebuild was wished for.
+    pub(super) rebuild: u64,
+}
+
+/// An event that a projection could not use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parked {
+    /// The wire format: 1.
+    pub format: u32,
+    /// Where the event lies.
+    pub position: Position,
+    /// The generation that could not use it.
+    pub generation: u64,
+    /// The event's type, as far as it could be read.
+    pub event_type: Option<String>,
+    /// Why not.
+    pub reason: String,
+    /// When that was.
+    pub parked_at: Timestamp,
+}
+
+/// The form of all these records.
+pub(super) const FORMAT: u32 = 1;
+
+/// A record with the revision of its key.
+#[derive(Debug, Clone)]
+pub(super) struct Held<T> {
+    pub(super) record: T,
+    pub(super) revision: u64,
+}
+
+/// What a key holds, as the leader sees it; a revision without a record for none.
+pub(super) async fn read<T: DeserializeOwned>(
+    bucket: &dyn KeyValue,
+    key: &Key,
+) -> Result<(u64, Option<T>), ProjectionError> {
+    let slot = bucket.get(key, ReadFrom::Leader).await?;
+    let record = slot.value.map(|value| decode(key, &value)).transpose()?;
+    Ok((slot.revision, record))
+}
+
+pub(super) fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, ProjectionError> {
+    serde_json::from_slice(value).map_err(|error| ProjectionError::Record {
+        key: key.to_string(),
+        reason: error.to_string(),
+    })
+}
+
+pub(super) fn put<T: Serialize>(key: Key, record: &T, expected: Expected) -> KeyWrite {
+    let json = serde_json::to_vec(record).expect("records have string keys and finite numbers");
+    KeyWrite::new(key, Change::Put(json.into()), expected)
+}

@@ -1,0 +1,455 @@
+//! Running a projection: one instance is active, the others stand by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::Either;
+use futures::pin_mut;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::control::{Projections, follow_control};
+use super::error::ProjectionError;
+use super::feed::{PAUSE, Selection};
+use super::generations::{self, Building, Plan};
+use super::lease::Lease;
+use super::pump::{Interrupt, Pump, Step};
+use super::records::{Control, FORMAT, Keys, put};
+use super::status::{ProjectionReport, ProjectionStatus, RebuildProgress};
+use super::{Projection, ProjectionOptions};
+use crate::backend::Position;
+use crate::event::NonEmpty;
+use crate::state::Expected;
+use crate::store::Context;
+use crate::subject::AggregateType;
+
+/// A projection that runs in the background. Dropping it ends it at once, wherever it is; nothing is half done by that.
+///
+/// Any number of instances may run, in any number of processes: one is active, the others take over within the lease's
+/// time when it is gone. Each event takes effect once all the same, also when two believe they are active.
+#[derive(Debug)]
+pub struct RunningProjection {
+    name: &'static str,
+    context: Context,
+    report: watch::Receiver<Option<ProjectionReport>>,
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<Result<(), ProjectionError>>>,
+}
+
+impl RunningProjection {
+    /// Starts a projection on the current tokio runtime. No round trip.
+    ///
+    /// # Errors
+    /// [`ProjectionError::InvalidToken`] when its name, or that of a model, is no name.
+    pub fn start<P: Projection>(
+        context: &Context,
+        projection: P,
+        options: ProjectionOptions,
+    ) -> Result<Self, ProjectionError> {
+        // The alphabet of all names.
+        AggregateType::new(P::NAME)?;
+        let (report, reports) = watch::channel(None);
+        let (stop, stopping) = watch::channel(false);
+        let runner = Runner {
+            context: context.clone(),
+            projection: Arc::new(projection),
+            options,
+            keys: Keys::of(P::NAME),
+            instance: Uuid::now_v7(),
+            report,
+            stop: stopping,
+        };
+        let task = Some(tokio::spawn(runner.run()));
+        Ok(Self { name: P::NAME, context: context.clone(), report: reports, stop, task })
+    }
+
+    /// The projection's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it runs, active or standing by.
+    pub fn is_running(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// What this instance last said of itself; `None` while it stands by.
+    pub fn report(&self) -> Option<ProjectionReport> {
+        self.report.borrow().clone()
+    }
+
+    /// Waits until every event stored before this call has taken effect, whichever instance does it.
+    ///
+    /// # Errors
+    /// Why the projection stopped, if it did; [`ProjectionError::NotReached`] after `patience`.
+    pub async fn caught_up(&mut self, patience: Duration) -> Result<(), ProjectionError> {
+        let last = self.context.status().await?.last;
+        let projections = Projections::of(&self.context);
+        let waiting = projections.wait_for(self.name, last, patience);
+        let ended = async {
+            match self.task.as_mut() {
+                Some(task) => flatten(task.await),
+                None => Ok(()),
+            }
+        };
+        pin_mut!(waiting, ended);
+        match futures::future::select(waiting, ended).await {
+            Either::Left((reached, _)) => reached,
+            Either::Right((ended, _)) => {
+                self.task = None;
+                ended
+            }
+        }
+    }
+
+    /// Stops it: what is under way is finished, the lease is given back.
+    ///
+    /// # Errors
+    /// Why it had stopped before, if it had.
+    pub async fn stop(mut self) -> Result<(), ProjectionError> {
+        self.stop.send_replace(true);
+        match self.task.as_mut() {
+            Some(task) => flatten(task.await),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for RunningProjection {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+fn flatten(
+    ended: Result<Result<(), ProjectionError>, tokio::task::JoinError>,
+) -> Result<(), ProjectionError> {
+    ended.unwrap_or_else(|error| {
+        Err(ProjectionError::Definition { reason: format!("its task ended: {error}") })
+    })
+}
+
+struct Runner<P> {
+    context: Context,
+    projection: Arc<P>,
+    options: ProjectionOptions,
+    keys: Keys,
+    instance: Uuid,
+    report: watch::Sender<Option<ProjectionReport>>,
+    stop: watch::Receiver<bool>,
+}
+
+impl<P: Projection> Runner<P> {
+    async fn run(self) -> Result<(), ProjectionError> {
+        loop {
+            let outcome = self.lead().await;
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(Interrupt::Superseded) => {
+                    self.report.send_replace(None);
+                    if self.stopped_within(PAUSE).await {
+                        return Ok(());
+                    }
+                }
+                Err(Interrupt::Failed(error)) if error.is_transient() => {
+                    tracing::warn!(projection = P::NAME, %error, "projection begins again");
+                    if self.stopped_within(PAUSE).await {
+                        return Ok(());
+                    }
+                }
+                Err(Interrupt::Failed(error)) => {
+                    tracing::error!(projection = P::NAME, %error, "projection stopped");
+                    let error_text = error.to_string();
+                    self.say(|report| {
+                        report.status = ProjectionStatus::Failed { error: error_text }
+                    });
+                    self.write_status().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Stands by, leads, and gives the lease back.
+    async fn lead(&self) -> Result<(), Interrupt> {
+        let bucket = self.context.read_models().as_ref();
+        let key = self.keys.lease(P::VERSION)?;
+        let clock = self.context.clock().as_ref();
+        let acquiring = Lease::acquire(bucket, key, self.instance, self.options.lease, clock);
+        let mut lease = tokio::select! {
+            lease = acquiring => lease?,
+            () = self.stopped() => return Ok(()),
+        };
+        tracing::info!(projection = P::NAME, instance = %self.instance, "projection is active");
+        let outcome = tokio::select! {
+            outcome = self.serve() => outcome,
+            () = lease.keep() => Err(Interrupt::Superseded),
+        };
+        self.write_status().await;
+        if !matches!(outcome, Err(Interrupt::Superseded)) {
+            lease.release().await;
+        }
+        outcome
+    }
+
+    async fn serve(&self) -> Result<(), Interrupt> {
+        let mut control = follow_control(&self.context, &self.keys).await?;
+        let status = self.keep_status();
+        pin_mut!(status);
+        loop {
+            let wish: Control = control.borrow_and_update().clone();
+            let work = async {
+                if wish.paused {
+                    self.say(|report| report.status = ProjectionStatus::Paused);
+                    self.stopped().await;
+                    return Ok(Ended::Stopped);
+                }
+                self.work(&wish).await
+            };
+            tokio::select! {
+                ended = work => match ended? {
+                    Ended::Stopped => return Ok(()),
+                    Ended::Switched => {}
+                },
+                // A wish drops the work where it is; the checkpoint knows where that was.
+                changed = control.changed() => if changed.is_err() {
+                    return Err(Interrupt::Superseded);
+                },
+                () = &mut status => {}
+            }
+        }
+    }
+
+    /// Keeps what readers see current, and builds what shall follow it, until that is done or somebody stops it.
+    async fn work(&self, wish: &Control) -> Result<Ended, Interrupt> {
+        let Plan { live, building, visible } =
+            generations::plan::<P>(&self.context, wish.rebuild).await?;
+        let status = match (&building, &live) {
+            (None, Some((_, checkpoint))) => self.lag(checkpoint.record.position).await,
+            _ => ProjectionStatus::Rebuilding,
+        };
+        self.begin(visible, status)?;
+        self.write_status().await;
+        let live = async {
+            match live {
+                Some((generation, checkpoint)) => {
+                    let policy = self.options.poison;
+                    let pump = Pump::new(
+                        &self.context,
+                        &self.projection,
+                        generation,
+                        checkpoint,
+                        false,
+                        policy,
+                    )?;
+                    self.keep_current(pump, building.is_none()).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        match &building {
+            None => live.await,
+            Some(next) => {
+                tokio::select! {
+                    ended = live => return ended,
+                    ended = self.build(next) => if ended?.is_stopped() {
+                        return Ok(Ended::Stopped);
+                    },
+                }
+                self.switch(building, visible).await
+            }
+        }
+    }
+
+    async fn keep_current(&self, mut pump: Pump<P>, alone: bool) -> Result<Ended, Interrupt> {
+        let mut current = false;
+        loop {
+            let Some(step) = self.step(&mut pump).await? else { return Ok(Ended::Stopped) };
+            current |= step.caught_up;
+            if alone {
+                let status = match current && !step.more {
+                    true => ProjectionStatus::UpToDate,
+                    false => self.lag(step.position).await,
+                };
+                self.say(|report| {
+                    report.count(&step);
+                    report.status = status;
+                });
+            }
+        }
+    }
+
+    async fn build(&self, building: &Building) -> Result<Ended, Interrupt> {
+        let (generation, checkpoint) = (building.generation, building.checkpoint.clone());
+        let before = checkpoint.record.events;
+        let policy = self.options.poison;
+        let mut pump =
+            Pump::new(&self.context, &self.projection, generation, checkpoint, true, policy)?;
+        let begun = Instant::now();
+        let mut end = self.context.status().await?.last;
+        loop {
+            let Some(step) = self.step(&mut pump).await? else { return Ok(Ended::Stopped) };
+            if step.caught_up {
+                return Ok(Ended::Switched);
+            }
+            end = end.max(step.position);
+            let progress = progress(step.events - before, begun.elapsed(), step.position, end);
+            self.say(|report| {
+                report.count(&step);
+                report.progress = Some(progress);
+            });
+        }
+    }
+
+    async fn switch(
+        &self,
+        building: Option<Building>,
+        visible: Option<u64>,
+    ) -> Result<Ended, Interrupt> {
+        let Some(building) = building else { return Ok(Ended::Switched) };
+        let generation = building.generation;
+        let bucket = self.context.read_models();
+        generations::switch(bucket.as_ref(), building).await?;
+        tracing::info!(projection = P::NAME, generation, "projection switched to a new generation");
+        if let Some(old) = visible {
+            let bucket = Arc::clone(bucket);
+            // What is left of the old one does no harm; nobody waits for it to go.
+            tokio::spawn(async move {
+                let retired =
+                    generations::retire(bucket.as_ref(), P::NAME, &P::models(), old).await;
+                if let Err(error) = retired {
+                    tracing::warn!(projection = P::NAME, old, %error, "old generation not removed");
+                }
+            });
+        }
+        Ok(Ended::Switched)
+    }
+
+    /// One step, or `None` when it shall stop. A step that has taken events is finished.
+    async fn step(&self, pump: &mut Pump<P>) -> Result<Option<Step>, Interrupt> {
+        tokio::select! {
+            biased;
+            () = self.stopped() => Ok(None),
+            () = pump.ready() => pump.step().await.map(Some),
+        }
+    }
+
+    async fn lag(&self, position: Position) -> ProjectionStatus {
+        let last = self.context.status().await.map_or(position, |status| status.last);
+        match last.get().saturating_sub(position.get()) {
+            0 => ProjectionStatus::UpToDate,
+            behind_by => ProjectionStatus::Lagging { behind_by },
+        }
+    }
+
+    async fn stopped(&self) {
+        // It fails only when the handle is gone, which stops the runner as well.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+
+    async fn stopped_within(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.stopped() => true,
+            () = sleep(pause) => false,
+        }
+    }
+
+    fn begin(
+        &self,
+        generation: Option<u64>,
+        status: ProjectionStatus,
+    ) -> Result<(), ProjectionError> {
+        let reads = Selection::new(&P::filters(), self.context.scheme())?;
+        let (instance, updated_at) = (self.instance, self.context.clock().now());
+        self.report.send_modify(|report| {
+            let report = report.get_or_insert_with(|| ProjectionReport {
+                format: FORMAT,
+                projection: P::NAME.to_owned(),
+                version: P::VERSION,
+                status: status.clone(),
+                generation,
+                reads: reads.clone(),
+                position: Position::START,
+                events: 0,
+                parked: 0,
+                progress: None,
+                instance,
+                updated_at,
+            });
+            report.generation = generation;
+            report.status = status;
+            report.progress = None;
+        });
+        Ok(())
+    }
+
+    fn say(&self, change: impl FnOnce(&mut ProjectionReport)) {
+        self.report.send_if_modified(|report| {
+            let Some(report) = report else { return false };
+            let before = report.clone();
+            change(report);
+            *report != before
+        });
+    }
+
+    /// Writes what is said to the bucket, not more often than once in a while.
+    async fn keep_status(&self) {
+        let mut said = self.report.subscribe();
+        loop {
+            // The sender is borrowed here, so there is always another change to wait for.
+            let _ = said.changed().await;
+            self.write_status().await;
+            sleep(STATUS_PAUSE).await;
+        }
+    }
+
+    async fn write_status(&self) {
+        let Some(mut report) = self.report.borrow().clone() else { return };
+        report.updated_at = self.context.clock().now();
+        let Ok(key) = self.keys.status() else { return };
+        let write = put(key, &report, Expected::Anything);
+        let bucket = self.context.read_models();
+        if let Err(error) = bucket.write(NonEmpty::one(write)).await {
+            tracing::debug!(projection = P::NAME, %error, "status not written");
+        }
+    }
+}
+
+/// How long is waited between two writes of the status.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
+enum Ended {
+    Stopped,
+    Switched,
+}
+
+impl Ended {
+    fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped)
+    }
+}
+
+impl ProjectionReport {
+    fn count(&mut self, step: &Step) {
+        self.position = step.position;
+        self.events = step.events;
+        self.parked = step.parked;
+    }
+}
+
+fn progress(events: u64, took: Duration, position: Position, end: Position) -> RebuildProgress {
+    let per_second = events as f64 / took.as_secs_f64().max(1e-9);
+    let positions_left = end.get().saturating_sub(position.get());
+    let pace = position.get() as f64 / took.as_secs_f64().max(1e-9);
+    let left = positions_left as f64 / pace;
+    RebuildProgress {
+        events,
+        per_second,
+        positions_left,
+        time_left: Duration::try_from_secs_f64(left).ok(),
+    }
+}

@@ -1,0 +1,267 @@
+//! The models under a runner's hands: fetched when an event needs them, changed, and made into writes.
+//!
+//! A model remembers the position of the last event it holds. An event at or before that position does not change it
+//! again, so a run may be written in several batches and taken up after any of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::changes::{Change as ModelChange, Place, Target};
+use super::error::ProjectionError;
+use super::{Declared, Rejection};
+use crate::backend::{Matching, Position};
+use crate::event::NonEmpty;
+use crate::read_model::ReadModelError;
+use crate::read_model::index::{self, Index};
+use crate::read_model::layout::{self, Shelf};
+use crate::state::{Change, Entry, Expected, InvalidKey, Key, KeyValue, KeyWrite};
+use crate::subject::Pattern;
+
+/// How many models are kept at hand between runs.
+const KEPT: usize = 100_000;
+
+/// How many keys one request asks for.
+const ASKED: usize = 1000;
+
+/// The changes of one event.
+pub(super) struct Effect {
+    pub(super) position: Position,
+    pub(super) changes: Vec<ModelChange>,
+}
+
+/// Models to be fetched, by key.
+pub(super) type Missing = HashMap<Key, (Target, Box<dyn Place>)>;
+
+pub(super) struct Session {
+    generation: u64,
+    declared: HashMap<&'static str, Kind>,
+    models: HashMap<Target, Model>,
+    touched: Vec<Target>,
+}
+
+struct Kind {
+    schema_version: u32,
+    indexes: Vec<Index>,
+}
+
+/// One model, as it is stored and as it is now.
+struct Model {
+    place: Box<dyn Place>,
+    key: Key,
+    revision: u64,
+    exists: bool,
+    /// The last event that is stored in it.
+    stored: Position,
+    /// The index entries that are stored for it.
+    entries: BTreeSet<Key>,
+    /// The last event that changed it since.
+    changed: Option<Position>,
+}
+
+/// The writes of one model, which must travel together.
+pub(super) struct Group {
+    pub(super) target: Target,
+    pub(super) writes: Vec<KeyWrite>,
+    entries: BTreeSet<Key>,
+}
+
+impl Session {
+    pub(super) fn new(generation: u64, declared: Vec<Declared>) -> Result<Self, ProjectionError> {
+        let mut kinds = HashMap::new();
+        for Declared { model, schema_version, indexes } in declared {
+            kinds.insert(model, Kind { schema_version, indexes: Index::all(&indexes)? });
+        }
+        Ok(Self { generation, declared: kinds, models: HashMap::new(), touched: Vec::new() })
+    }
+
+    /// Forgets everything that is not stored, and everything that may not be as it is believed to be.
+    pub(super) fn reset(&mut self) {
+        self.models.clear();
+        self.touched.clear();
+    }
+
+    pub(super) fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
+    pub(super) fn declares(&self, target: &Target) -> Result<(), Rejection> {
+        match self.declared.contains_key(target.model) {
+            true => Ok(()),
+            false => Err(format!(
+                "it changes models of type {}, which it does not declare",
+                target.model
+            )
+            .into()),
+        }
+    }
+
+    /// The models that these effects change and that are not at hand.
+    pub(super) fn missing(&self, effects: &[Effect]) -> Result<Missing, InvalidKey> {
+        let mut missing = Missing::new();
+        for change in effects.iter().flat_map(|effect| &effect.changes) {
+            let target = &change.target;
+            if !self.models.contains_key(target) {
+                let key = layout::model_key(target.model, self.generation, &target.id)?;
+                missing.entry(key).or_insert_with(|| (target.clone(), (change.place)()));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Fetches models. One round trip for a thousand.
+    pub(super) async fn fetch(
+        &mut self,
+        bucket: &dyn KeyValue,
+        mut missing: Missing,
+    ) -> Result<(), ProjectionError> {
+        let keys: Vec<Key> = missing.keys().cloned().collect();
+        for keys in keys.chunks(ASKED) {
+            let patterns = keys.iter().map(|key| Pattern::parse(key.as_str()));
+            let patterns: Result<Vec<_>, _> = patterns.collect();
+            let patterns = patterns.ok().and_then(NonEmpty::from_vec);
+            let Some(patterns) = patterns else { continue };
+            if let Matching::All(entries) = bucket.matching(&patterns).await? {
+                for entry in entries {
+                    if let Some((target, place)) = missing.remove(&entry.key) {
+                        let model = self.stored(&target, place, entry)?;
+                        self.models.insert(target, model);
+                    }
+                }
+            }
+        }
+        for (key, (target, place)) in missing {
+            let model = Model {
+                place,
+                key,
+                revision: 0,
+                exists: false,
+                stored: Position::START,
+                entries: BTreeSet::new(),
+                changed: None,
+            };
+            self.models.insert(target, model);
+        }
+        Ok(())
+    }
+
+    fn stored(
+        &self,
+        target: &Target,
+        mut place: Box<dyn Place>,
+        entry: Entry,
+    ) -> Result<Model, ProjectionError> {
+        let shape = |reason: String| ReadModelError::Shape {
+            key: entry.key.to_string(),
+            revision: entry.revision,
+            reason,
+        };
+        if let Some(value) = &entry.value {
+            place.read(value).map_err(|error| shape(error.to_string()))?;
+        }
+        let entries = self.entries(target, place.as_ref());
+        let entries = entries.map_err(|error| shape(error.to_string()))?;
+        Ok(Model {
+            place,
+            revision: entry.revision,
+            exists: entry.value.is_some(),
+            stored: layout::position(&entry.headers).unwrap_or_default(),
+            key: entry.key,
+            entries,
+            changed: None,
+        })
+    }
+
+    /// Changes the models as an event says. One that fails leaves the models of the run unusable: reset.
+    pub(super) fn apply(&mut self, effect: Effect) -> Result<(), Rejection> {
+        let Effect { position, changes } = effect;
+        for change in changes {
+            let Some(model) = self.models.get_mut(&change.target) else {
+                return Err("a model that it changes was not fetched".into());
+            };
+            if position <= model.stored {
+                continue;
+            }
+            if model.changed.is_none() {
+                self.touched.push(change.target);
+            }
+            model.changed = Some(position);
+            let place = model.place.as_mut();
+            catch_unwind(AssertUnwindSafe(|| (change.apply)(place))).map_err(panic_text)??;
+        }
+        Ok(())
+    }
+
+    /// What must be written for all that has changed since the last writes, in the order it changed.
+    pub(super) fn groups(&self) -> Result<Vec<Group>, Rejection> {
+        let mut groups = Vec::with_capacity(self.touched.len());
+        for target in &self.touched {
+            let Some(model) = self.models.get(target) else { continue };
+            let Some(position) = model.changed else { continue };
+            groups.extend(self.group(target, model, position)?);
+        }
+        Ok(groups)
+    }
+
+    fn group(
+        &self,
+        target: &Target,
+        model: &Model,
+        position: Position,
+    ) -> Result<Option<Group>, Rejection> {
+        let document = model.place.written()?;
+        if document.is_none() && !model.exists {
+            return Ok(None);
+        }
+        let entries = self.entries(target, model.place.as_ref())?;
+        let version = self.declared.get(target.model).map_or(1, |kind| kind.schema_version);
+        let mut writes = vec![KeyWrite {
+            key: model.key.clone(),
+            change: document.map_or(Change::Delete, Change::Put),
+            expected: Expected::Revision(model.revision),
+            headers: layout::headers(version, Some(position), &Default::default()),
+        }];
+        writes.extend(index::difference(&model.entries, &entries));
+        Ok(Some(Group { target: target.clone(), writes, entries }))
+    }
+
+    fn entries(&self, target: &Target, place: &dyn Place) -> Result<BTreeSet<Key>, Rejection> {
+        let kind = self.declared.get(target.model).filter(|kind| !kind.indexes.is_empty());
+        let Some(kind) = kind else { return Ok(BTreeSet::new()) };
+        let Some(document) = place.document()? else { return Ok(BTreeSet::new()) };
+        let shelf = Shelf::new(target.model, self.generation);
+        Ok(index::entries(&kind.indexes, &shelf, &target.id, &document)?)
+    }
+
+    /// Takes note that groups were written, each model at this revision.
+    pub(super) fn written(&mut self, groups: Vec<(Group, u64)>) {
+        for (group, revision) in groups {
+            if let Some(model) = self.models.get_mut(&group.target) {
+                model.revision = revision;
+                model.exists = matches!(group.writes[0].change, Change::Put(_));
+                model.stored = model.changed.take().unwrap_or(model.stored);
+                model.entries = group.entries;
+            }
+        }
+    }
+
+    /// Ends a run that is written whole.
+    pub(super) fn finish(&mut self) {
+        for target in std::mem::take(&mut self.touched) {
+            // What was touched and needed no write, a model made and deleted in one run, is as it was.
+            if let Some(model) = self.models.get_mut(&target) {
+                model.changed = None;
+            }
+        }
+        if self.models.len() > KEPT {
+            self.models.clear();
+        }
+    }
+}
+
+pub(super) fn panic_text(panic: Box<dyn std::any::Any + Send>) -> Rejection {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", text.unwrap_or_else(|| "without a message".to_owned())).into()
+}

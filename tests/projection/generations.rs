@@ -1,0 +1,116 @@
+//! Rebuilding: a new generation beside the old one, and readers see one or the other.
+
+use std::time::Duration;
+
+use cim_persistence::backend::ReadFrom;
+use cim_persistence::event::NonEmpty;
+use cim_persistence::projection::{
+    ProjectionError, ProjectionStatus, Projections, RunningProjection,
+};
+use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite};
+
+use crate::domain::{Balances, PATIENCE, Store, expected, many_moves, moves, options, stored};
+
+async fn generation(models: &dyn KeyValue) -> u64 {
+    let key = Key::new("=model.balance").unwrap();
+    let slot = models.get(&key, ReadFrom::Leader).await.unwrap();
+    let pointer: serde_json::Value = serde_json::from_slice(&slot.value.unwrap()).unwrap();
+    pointer["generation"].as_u64().unwrap_or(0)
+}
+
+pub(crate) async fn until_generation(models: &dyn KeyValue, wanted: u64) {
+    while generation(models).await < wanted {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_gives_the_same_and_the_old_generation_goes() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 200).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    let projections = Projections::of(&context);
+    // What nobody wrote by an event is gone after a rebuild.
+    let stray = Key::new("balance.stray").unwrap();
+    let write = KeyWrite::new(stray, Change::Put("{}".into()), Expected::Anything);
+    store.models.write(NonEmpty::one(write)).await.unwrap();
+    projections.rebuild("balances").await.unwrap();
+    until_generation(&store.models, 2).await;
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+    let position = moves(&context, "a1", "a2", 9).await;
+    projections.wait_for("balances", position, PATIENCE).await.unwrap();
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+    while !stored(&store.models, 1).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_version_builds_its_own_and_the_older_one_ends() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 100).await;
+    let mut old = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    old.caught_up(PATIENCE).await.unwrap();
+    let new = RunningProjection::start(&store.healthy(), Balances::<2>, options()).unwrap();
+    until_generation(&store.models, 2).await;
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 10).await);
+    // The old one finds out when it writes.
+    let position = moves(&context, "a1", "a2", 9).await;
+    Projections::of(&context).wait_for("balances", position, PATIENCE).await.unwrap();
+    while old.is_running() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    match old.stop().await {
+        Err(ProjectionError::Outdated { own: 1, newer: 2, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 10).await);
+    new.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_projection_waits_and_goes_on() {
+    let store = Store::new();
+    let context = store.healthy();
+    let projections = Projections::of(&context);
+    let running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    let position = moves(&context, "a1", "a2", 9).await;
+    projections.wait_for("balances", position, PATIENCE).await.unwrap();
+    projections.pause("balances").await.unwrap();
+    while running.report().unwrap().status != ProjectionStatus::Paused {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let position = moves(&context, "a1", "a2", 9).await;
+    let waited = projections.wait_for("balances", position, Duration::from_secs(5)).await;
+    assert!(matches!(waited, Err(ProjectionError::NotReached { .. })), "{waited:?}");
+    projections.resume("balances").await.unwrap();
+    projections.wait_for("balances", position, PATIENCE).await.unwrap();
+    assert_eq!(stored(&store.models, 1).await, expected(&context, 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_not_the_one_it_was_stops_the_projection() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let before = stored(&store.models, 1).await;
+    // The same bucket beside another log, which holds more.
+    let other = Store { log: Store::new().log, models: store.models.clone() };
+    let context = other.healthy();
+    many_moves(&context, 20).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    match running.caught_up(PATIENCE).await {
+        Err(ProjectionError::LogTruncated { projection, position, .. }) => {
+            assert_eq!((projection.as_str(), position), ("balances", 10));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stored(&store.models, 1).await, before);
+}

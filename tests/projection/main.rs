@@ -1,0 +1,9 @@
+//! Projections: each event takes effect once, whatever happens to those who run them and to what they run on.
+
+#![allow(clippy::unwrap_used)]
+
+mod domain;
+mod generations;
+mod once;
+mod poison;
+mod server;

@@ -1,0 +1,10 @@
+//! Read models: saved, loaded, found by pattern and watched, on a server and in memory alike.
+
+#![allow(clippy::unwrap_used)]
+
+mod domain;
+mod generations;
+mod indexes;
+mod save;
+mod scan;
+mod watch;

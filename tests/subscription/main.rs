@@ -1,0 +1,9 @@
+//! Subscriptions: which events come, in which order, and what a handler that fails leads to.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod dispatch;
+mod faults;
+mod running;
+mod selects;
+mod server;
