@@ -171,7 +171,8 @@ impl<M: ReadModel> Place for Typed<M> {
     }
 
     fn document(&self) -> Result<Option<serde_json::Value>, serde_json::Error> {
-        self.model.as_ref().map(serde_json::to_value).transpose()
+        // By way of the text that is stored: serde_json makes another number of an f32 that it is given directly.
+        self.written()?.map(|written| serde_json::from_slice(&written)).transpose()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::event::NonEmpty;
 use crate::event_log::{EventLog, LogQuery};
 use crate::read_model::index::Index;
 use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
-use crate::state::{Change, Expected, Key, KeyValue, KeyWrite};
+use crate::state::{Expected, Key, KeyValue};
 use crate::store::Context;
 
 use futures::StreamExt;
@@ -208,7 +208,7 @@ pub(super) async fn retire(
 const DELETED: usize = 1000;
 
 async fn delete(bucket: &dyn KeyValue, keys: Vec<Key>) -> Result<(), BackendError> {
-    let writes = keys.into_iter().map(|key| KeyWrite::new(key, Change::Delete, Expected::Anything));
+    let writes = keys.into_iter().map(layout::cleared);
     match NonEmpty::from_vec(writes.collect()) {
         Some(writes) => bucket.write(writes).await.map(drop),
         None => Ok(()),

@@ -1,5 +1,6 @@
 //! What can go wrong with read models.
 
+use super::MappingError;
 use crate::backend::BackendError;
 use crate::state::InvalidKey;
 use crate::subject::{InvalidPattern, InvalidToken};
@@ -53,6 +54,19 @@ pub enum ReadModelError {
         revision: u64,
         /// Why not.
         reason: String,
+    },
+    /// A stored model was written in another version of its shape than the code has. Rebuild the projection, save the model
+    /// anew, or bring the code up to date.
+    #[error("{key} at revision {revision} has schema version {stored}, the code has {expected}")]
+    OtherSchema {
+        /// The key.
+        key: String,
+        /// Its revision.
+        revision: u64,
+        /// The version it was written in.
+        stored: u32,
+        /// The version of the code.
+        expected: u32,
     },
     /// A model cannot be written as JSON. Nothing was sent.
     #[error("a model of type {model_type} cannot be encoded: {reason}")]
@@ -122,6 +136,16 @@ pub enum ReadModelError {
         index: String,
         /// How many there are.
         entries: usize,
+    },
+    /// A model and its document cannot be made from each other. Correct the mapping, or what is stored.
+    #[error("{model_type} {id}: {source}")]
+    Mapping {
+        /// The model type.
+        model_type: String,
+        /// The model's id.
+        id: String,
+        /// What is wrong.
+        source: MappingError,
     },
     /// The backend failed.
     #[error(transparent)]

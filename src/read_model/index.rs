@@ -146,6 +146,20 @@ impl Index {
         specs.iter().map(Self::new).collect()
     }
 
+    /// The index that has this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let field = |field: &str| {
+            let (escaped, time) = match field.strip_suffix("=t") {
+                Some(escaped) => (escaped, true),
+                None => (field, false),
+            };
+            let path = AggregateId::from_escaped(escaped).ok()?.to_string();
+            Some(Field { path, time })
+        };
+        let fields = name.split("=_").map(field).collect::<Option<Vec<_>>>()?;
+        Self::new(&IndexSpec { fields }).ok().filter(|index| index.name == name)
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

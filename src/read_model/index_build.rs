@@ -4,20 +4,30 @@
 //! before that, each entry on the condition that its model has not changed since it was read.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::index::{self, Index};
 use super::layout::{self, IndexState, Shelf};
+use super::resolve::Keeper;
 use super::{IndexSpec, ModelPattern, Models, ReadModelError};
-use crate::backend::{BackendError, ReadFrom, Start};
+use crate::backend::{BackendError, Matching, ReadFrom, Start};
 use crate::event::NonEmpty;
 use crate::state::{Change, Entry, Expected, Key, KeyWrite, Watched};
+use crate::subject::Pattern;
 
 /// How many keys one batch writes.
 const BATCH: usize = 1000;
+
+/// How many models are given their entries at once; most have one.
+const MODELS: usize = 500;
+
+/// How long is waited after somebody came between.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a look at an index came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,22 +49,31 @@ impl<T: DeserializeOwned> Models<T> {
     /// Gives the models that are there the entries of an index, and says then that it is complete. Returns how many
     /// entries were written.
     ///
-    /// Queries and writers go on meanwhile. A writer must know of the index before: a projection by
-    /// [`ReadModel::indexes`](super::ReadModel::indexes) in the code that runs, a service likewise. Begun again after it was
-    /// interrupted it does no harm.
+    /// Queries by other indexes and writers go on meanwhile. Whoever saves by hand sees that the index is there and keeps it;
+    /// a projection must know of it by [`ReadModel::indexes`](super::ReadModel::indexes) in the code that runs. Begun again
+    /// after it was interrupted it does no harm. Holds the keys of all models in memory.
     ///
     /// # Errors
-    /// [`ReadModelError::InvalidIndex`], [`ReadModelError::TooManyEntries`], [`ReadModelError::NotBuilt`],
-    /// [`ReadModelError::Backend`].
+    /// [`ReadModelError::InvalidIndex`], also for one that the projection that keeps the models does not know of;
+    /// [`ReadModelError::TooManyEntries`], [`ReadModelError::NotBuilt`], [`ReadModelError::Backend`].
     pub async fn build_index(&self, spec: &IndexSpec) -> Result<u64, ReadModelError> {
         let index = Index::new(spec)?;
+        if let Keeper::Projection(projection) = self.reader.keeper(self.model_type()).await?
+            && !self.indexes().contains(spec)
+        {
+            let reason = format!("projection {projection} keeps the models and must declare it");
+            return Err(ReadModelError::InvalidIndex { index: spec.to_string(), reason });
+        }
         let generation = self.reader.generation(self.model_type()).await?;
         let shelf = Shelf::new(self.model_type(), generation);
         self.say(&shelf, &index, IndexState::Building).await?;
         let mut written = 0;
-        let mut changes = self.models_of(generation)?;
-        while let Some(Watched::Entry(entry)) = changes.try_next().await? {
-            written += self.fill_in(&index, &shelf, &entry).await?;
+        // Not a watch: it would pass over a model that changes before its turn, and whoever changes it writes only those
+        // entries that the model did not have before.
+        let pattern = ModelPattern::all(self.model_type()).keys(generation)?;
+        let keys = self.reader.bucket.keys(pattern.as_str()).await?;
+        for keys in keys.chunks(MODELS) {
+            written += self.fill_in_all(&index, &shelf, keys).await?;
         }
         self.say(&shelf, &index, IndexState::Ready).await?;
         Ok(written)
@@ -142,29 +161,54 @@ impl<T: DeserializeOwned> Models<T> {
         index::entries(std::slice::from_ref(index), shelf, &id, &document)
     }
 
-    /// Writes the entries of one model, on the condition that it is as it was read. A writer that changes it meanwhile may
-    /// believe that they are there already; so it is read again until nobody comes between.
+    /// Writes the entries of some models, on the condition that they are as they were read. Two round trips, if nobody
+    /// changes them meanwhile.
+    async fn fill_in_all(
+        &self,
+        index: &Index,
+        shelf: &Shelf,
+        keys: &[Key],
+    ) -> Result<u64, ReadModelError> {
+        let patterns: Result<Vec<_>, _> = keys.iter().map(|k| Pattern::parse(k.as_str())).collect();
+        let Some(patterns) = NonEmpty::from_vec(patterns?) else { return Ok(0) };
+        // No more keys than one answer holds were named.
+        let Matching::All(entries) = self.reader.bucket.matching(&patterns).await? else {
+            return Ok(0);
+        };
+        let mut batch = Vec::new();
+        for entry in &entries {
+            batch.extend(guarded(self.entries_of(index, shelf, entry)?, entry));
+        }
+        let count = batch.len() as u64;
+        if let Some(writes) = NonEmpty::from_vec(batch).filter(|_| count <= BATCH as u64) {
+            match self.reader.bucket.write(writes).await {
+                Ok(_) => return Ok(count),
+                Err(BackendError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut written = 0;
+        for entry in entries {
+            written += self.fill_in(index, shelf, entry).await?;
+        }
+        Ok(written)
+    }
+
+    /// Writes the entries of one model, and reads it again until nobody comes between.
     async fn fill_in(
         &self,
         index: &Index,
         shelf: &Shelf,
-        entry: &Entry,
+        mut entry: Entry,
     ) -> Result<u64, ReadModelError> {
-        let mut entry = entry.clone();
         loop {
-            let keys = self.entries_of(index, shelf, &entry)?;
-            let count = keys.len() as u64;
-            let writes = keys.into_iter().enumerate().map(|(nth, key)| {
-                let expected = match nth {
-                    0 => Expected::RevisionOf(entry.key.clone(), entry.revision),
-                    _ => Expected::Anything,
-                };
-                KeyWrite::new(key, Change::Put("null".into()), expected)
-            });
-            let Some(writes) = NonEmpty::from_vec(writes.collect()) else { return Ok(0) };
+            let writes: Vec<_> = guarded(self.entries_of(index, shelf, &entry)?, &entry).collect();
+            let Some(writes) = NonEmpty::from_vec(writes) else { return Ok(0) };
+            let count = writes.len().get() as u64;
             match self.reader.bucket.write(writes).await {
                 Ok(_) => return Ok(count),
                 Err(BackendError::Conflict { .. }) => {
+                    sleep(PAUSE).await;
                     let slot = self.reader.bucket.get(&entry.key, ReadFrom::Leader).await?;
                     entry = Entry { revision: slot.revision, value: slot.value, ..entry };
                 }
@@ -191,4 +235,12 @@ impl<T: DeserializeOwned> Models<T> {
         }
         Ok(())
     }
+}
+
+/// The entries of one model, written if the model is as it was read.
+fn guarded(keys: BTreeSet<Key>, entry: &Entry) -> impl Iterator<Item = KeyWrite> {
+    let guard = Expected::RevisionOf(entry.key.clone(), entry.revision);
+    let guards = std::iter::once(guard).chain(std::iter::repeat(Expected::Anything));
+    let put = |(key, guard)| KeyWrite::new(key, Change::Put("null".into()), guard);
+    keys.into_iter().zip(guards).map(put)
 }

@@ -35,7 +35,8 @@ impl<T: DeserializeOwned> Models<T> {
     ///
     /// # Errors
     /// [`ReadModelError::IndexNotReady`] when the index is not complete; [`ReadModelError::InvalidLookup`] for a lookup that it
-    /// cannot answer; what [`load`](Self::load) can meet.
+    /// cannot answer; [`ReadModelError::Switched`] when a rebuild was finished while more than a thousand entries were read;
+    /// what [`load`](Self::load) can meet.
     pub async fn load_where(
         &self,
         spec: &IndexSpec,
@@ -100,7 +101,11 @@ impl<T: DeserializeOwned> Models<T> {
         };
         let (entries, generation) = match self.reader.find(self.model_type(), asked).await? {
             Found::All(entries, generation) => (entries, generation),
-            Found::TooMany(generation) => (self.sweep(asked(generation)?).await?, generation),
+            Found::TooMany(generation) => {
+                let entries = self.sweep(asked(generation)?).await?;
+                self.reader.is_still(self.model_type(), generation).await?;
+                (entries, generation)
+            }
         };
         let shelf = shelf(generation);
         let state = shelf.index_state(index.name());

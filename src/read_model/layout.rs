@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::index::Index;
 use super::{ReadModelError, ReadModelMetadata};
 use crate::backend::Position;
 use crate::event::{Headers, names};
@@ -15,6 +16,8 @@ use crate::subject::{AggregateId, Pattern};
 /// The headers beside a model.
 const POSITION: &str = "Cim-Position";
 const METADATA: &str = "Cim-Metadata";
+/// The header beside a removal that tidies up.
+const CLEARED: &str = "Cim-Cleared";
 
 /// Who keeps the models of a type, and in which generation readers find them. Absent for models saved by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,18 @@ impl Shelf {
             .expect("types and names of indexes are tokens of a key")
     }
 
+    /// The states of all indexes.
+    pub(crate) fn index_states(&self) -> Pattern {
+        Pattern::parse(&format!("=index-state.{}.*", self.token))
+            .expect("a type and a number are short and hold no wildcard")
+    }
+
+    /// The index whose state lies under a key.
+    pub(crate) fn index_of_state(&self, key: &Key) -> Option<Index> {
+        let rest = key.as_str().strip_prefix("=index-state.")?.strip_prefix(&self.token)?;
+        Index::named(rest.strip_prefix('.')?)
+    }
+
     fn index(&self, index: &str) -> String {
         format!("=index.{}.{index}", self.token)
     }
@@ -107,6 +122,18 @@ impl IndexState {
     }
 }
 
+/// The removal of a key of a generation that nobody reads any more. It says nothing of the model, which goes on in
+/// another generation; so watchers pass over it.
+pub(crate) fn cleared(key: Key) -> KeyWrite {
+    let mut write = KeyWrite::new(key, Change::Delete, Expected::Anything);
+    write.headers.push(CLEARED, "1");
+    write
+}
+
+pub(crate) fn is_cleared(entry: &Entry) -> bool {
+    entry.headers.get(CLEARED).is_some()
+}
+
 pub(crate) fn pointer_key(model: &str) -> Result<Key, InvalidKey> {
     Key::new(format!("=model.{model}"))
 }
@@ -122,12 +149,14 @@ pub(crate) fn position(headers: &Headers) -> Option<Position> {
 }
 
 pub(crate) fn headers(
-    schema_version: u32,
+    schema_version: impl Into<Option<u32>>,
     position: Option<Position>,
     metadata: &BTreeMap<String, String>,
 ) -> Headers {
     let mut headers = Headers::with_capacity(3);
-    headers.push(names::SCHEMA_VERSION, schema_version.to_string());
+    if let Some(version) = schema_version.into() {
+        headers.push(names::SCHEMA_VERSION, version.to_string());
+    }
     if let Some(position) = position {
         headers.push(POSITION, position.to_string());
     }
@@ -138,6 +167,11 @@ pub(crate) fn headers(
     headers
 }
 
+/// The version of the shape that a model was written in, if whoever wrote it said so.
+pub(crate) fn schema_version(headers: &Headers) -> Option<u32> {
+    headers.get(names::SCHEMA_VERSION)?.parse().ok()
+}
+
 /// What is known of a model by its entry. The id is what follows the first token of the key.
 pub(crate) fn metadata(model: &str, entry: &Entry) -> Result<ReadModelMetadata, ReadModelError> {
     let id = entry.key.as_str().split_once('.').map_or("", |(_, id)| id);
@@ -146,7 +180,7 @@ pub(crate) fn metadata(model: &str, entry: &Entry) -> Result<ReadModelMetadata, 
         model_type: model.to_owned(),
         id: AggregateId::from_escaped(id)?,
         // What another client wrote has no header, and the first shape.
-        schema_version: header(names::SCHEMA_VERSION).and_then(|v| v.parse().ok()).unwrap_or(1),
+        schema_version: schema_version(&entry.headers).unwrap_or(1),
         revision: entry.revision,
         position: position(&entry.headers),
         updated_at: entry.written_at,

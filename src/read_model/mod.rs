@@ -16,10 +16,14 @@ mod index_build;
 mod save;
 mod store;
 mod watch;
+mod mapping;
+mod mapped;
 
 pub use error::ReadModelError;
 pub use index::{INDEXED_TEXT_BYTES, IndexLookup, IndexSpec, MAX_INDEX_ENTRIES, MAX_INDEX_FIELDS};
 pub use index_build::IndexCheck;
+pub use mapped::Mapped;
+pub use mapping::{Mapping, MappingError};
 pub use model::{ReadModel, ReadModelMetadata, Stored};
 pub use models::Models;
 pub use pattern::ModelPattern;

@@ -21,7 +21,8 @@ use crate::subject::{AggregateId, Pattern};
 pub struct Models<T> {
     pub(super) reader: Reader,
     pub(super) model: Arc<str>,
-    pub(super) schema_version: u32,
+    /// None for documents, which have any.
+    pub(super) schema_version: Option<u32>,
     pub(super) indexes: Arc<[IndexSpec]>,
     kind: PhantomData<fn() -> T>,
 }
@@ -45,7 +46,7 @@ impl<T> Models<T> {
     pub(super) fn new(
         reader: Reader,
         model: &str,
-        schema_version: u32,
+        schema_version: Option<u32>,
         indexes: Vec<IndexSpec>,
     ) -> Self {
         let (model, indexes) = (model.into(), indexes.into());
@@ -67,7 +68,8 @@ impl<T: DeserializeOwned> Models<T> {
     /// A model; `None` when there is none. One round trip.
     ///
     /// # Errors
-    /// [`ReadModelError::NotBuilt`], [`ReadModelError::Shape`], [`ReadModelError::Backend`].
+    /// [`ReadModelError::NotBuilt`], [`ReadModelError::Shape`], [`ReadModelError::OtherSchema`],
+    /// [`ReadModelError::Backend`].
     pub async fn load(&self, id: &AggregateId) -> Result<Option<Stored<T>>, ReadModelError> {
         Ok(self.load_many(std::slice::from_ref(id)).await?.pop().flatten())
     }
@@ -118,6 +120,13 @@ impl<T: DeserializeOwned> Models<T> {
     /// The model in an entry; `None` when it was deleted.
     pub(super) fn decode(&self, entry: &Entry) -> Result<Option<Stored<T>>, ReadModelError> {
         let Some(value) = &entry.value else { return Ok(None) };
+        let stored = layout::schema_version(&entry.headers);
+        if let (Some(stored), Some(expected)) = (stored, self.schema_version)
+            && stored != expected
+        {
+            let (key, revision) = (entry.key.to_string(), entry.revision);
+            return Err(ReadModelError::OtherSchema { key, revision, stored, expected });
+        }
         let model = serde_json::from_slice(value).map_err(|error| ReadModelError::Shape {
             key: entry.key.to_string(),
             revision: entry.revision,

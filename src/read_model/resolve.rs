@@ -86,6 +86,18 @@ impl Reader {
         self.resolve(model, pointer)
     }
 
+    /// Refuses a generation that readers do not see any more: some of it may be gone already. One round trip.
+    pub(super) async fn is_still(
+        &self,
+        model: &str,
+        generation: u64,
+    ) -> Result<(), ReadModelError> {
+        match self.generation(model).await? == generation {
+            true => Ok(()),
+            false => Err(ReadModelError::Switched { model_type: model.to_owned() }),
+        }
+    }
+
     /// Who keeps a type. One round trip.
     pub(super) async fn keeper(&self, model: &str) -> Result<Keeper, ReadModelError> {
         let key = layout::pointer_key(model)?;
@@ -140,7 +152,7 @@ fn split(entries: Vec<Entry>, key: &Key) -> (Option<Entry>, Vec<Entry>) {
     (pointers.into_iter().find(|entry| entry.value.is_some()), entries)
 }
 
-fn pointer_of(key: &Key, entry: &Entry) -> Result<Pointer, ReadModelError> {
+pub(super) fn pointer_of(key: &Key, entry: &Entry) -> Result<Pointer, ReadModelError> {
     serde_json::from_slice(entry.value.as_deref().unwrap_or_default()).map_err(|error| {
         ReadModelError::Pointer { key: key.to_string(), reason: error.to_string() }
     })

@@ -9,10 +9,10 @@ use tokio::time::sleep;
 
 use super::index::{self, Index};
 use super::layout::{self, Shelf};
-use super::resolve::{Found, Keeper};
+use super::resolve::pointer_of;
 use super::{Models, ReadModel, ReadModelError};
-use crate::backend::BackendError;
-use crate::event::NonEmpty;
+use crate::backend::{BackendError, Matching};
+use crate::event::{Headers, NonEmpty};
 use crate::state::{Change, Entry, Expected, Key, KeyWrite};
 use crate::subject::{AggregateId, Pattern};
 
@@ -45,7 +45,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 const GENERATION: u64 = 1;
 
 impl<M: ReadModel> Models<M> {
-    /// Saves a model and its index entries, all or none, and returns its new revision. Three round trips.
+    /// Saves a model and its index entries, all or none, and returns its new revision. Two round trips.
+    ///
+    /// The indexes are those that its type declares and those that somebody has built.
     ///
     /// # Errors
     /// [`ReadModelError::KeptByProjection`] for a type that a projection keeps; [`ReadModelError::Conflict`] when it has
@@ -72,7 +74,7 @@ impl Models<Value> {
 }
 
 impl<T> Models<T> {
-    /// Deletes a model and its index entries; nothing happens when there is none. Three round trips.
+    /// Deletes a model and its index entries; nothing happens when there is none. Two round trips.
     ///
     /// # Errors
     /// As when it is saved.
@@ -91,17 +93,16 @@ impl<T> Models<T> {
         document: Option<&D>,
         how: SaveModel,
     ) -> Result<u64, ReadModelError> {
-        if let Keeper::Projection(projection) = self.reader.keeper(&self.model).await? {
-            let model_type = self.model.to_string();
-            return Err(ReadModelError::KeptByProjection { model_type, projection });
-        }
         let key = layout::model_key(&self.model, GENERATION, id)?;
         for _ in 0..ATTEMPTS {
-            let stored = self.stored(&key).await?;
-            let revision = stored.as_ref().map_or(0, |entry| entry.revision);
-            let exists = stored.as_ref().is_some_and(|entry| entry.value.is_some());
+            let before = self.before(&key).await?;
+            let revision = before.stored.as_ref().map_or(0, |entry| entry.revision);
+            let exists = before.stored.as_ref().is_some_and(|entry| entry.value.is_some());
             check_expected(&key, how.expected, revision, exists)?;
-            let writes = self.writes(id, &key, stored.as_ref(), document, &how)?;
+            if document.is_none() && !exists {
+                return Ok(revision);
+            }
+            let writes = self.writes(id, &key, before, document, &how)?;
             match self.reader.bucket.write(writes).await {
                 Ok(revisions) => return Ok(revisions[0]),
                 // Another one was first, or the replica that was read is behind.
@@ -112,19 +113,40 @@ impl<T> Models<T> {
         Err(BackendError::Conflict { detail: format!("{key} is written all the time") }.into())
     }
 
-    async fn stored(&self, key: &Key) -> Result<Option<Entry>, ReadModelError> {
-        let keys = |_| Ok(vec![Pattern::parse(key.as_str())?]);
-        Ok(match self.reader.find(&self.model, keys).await? {
-            Found::All(mut entries, _) => entries.pop(),
-            Found::TooMany(_) => None,
-        })
+    /// What is there before a model is written, all as it was at one moment. One round trip.
+    async fn before(&self, key: &Key) -> Result<Before, ReadModelError> {
+        let pointer = layout::pointer_key(&self.model)?;
+        let shelf = Shelf::new(&self.model, GENERATION);
+        let exactly = |key: &Key| Pattern::parse(key.as_str());
+        let asked = NonEmpty::from([exactly(&pointer)?, exactly(key)?, shelf.index_states()]);
+        let Matching::All(entries) = self.reader.bucket.matching(&asked).await? else {
+            let detail = format!("models of type {} have over a thousand indexes", self.model);
+            return Err(BackendError::Corrupt { detail }.into());
+        };
+        let mut before = Before { stored: None, indexes: Index::all(&self.indexes)? };
+        for entry in entries {
+            if entry.key == *key {
+                before.stored = Some(entry);
+            } else if entry.value.is_none() {
+                continue;
+            } else if entry.key == pointer {
+                let (model_type, keeper) = (self.model.to_string(), pointer_of(&pointer, &entry)?);
+                let projection = keeper.projection;
+                return Err(ReadModelError::KeptByProjection { model_type, projection });
+            } else if let Some(index) = shelf.index_of_state(&entry.key)
+                && !before.indexes.contains(&index)
+            {
+                before.indexes.push(index);
+            }
+        }
+        Ok(before)
     }
 
     fn writes<D: Serialize>(
         &self,
         id: &AggregateId,
         key: &Key,
-        stored: Option<&Entry>,
+        before: Before,
         document: Option<&D>,
         how: &SaveModel,
     ) -> Result<NonEmpty<KeyWrite>, ReadModelError> {
@@ -132,29 +154,39 @@ impl<T> Models<T> {
             model_type: self.model.to_string(),
             reason: error.to_string(),
         };
-        let change = match document {
-            Some(document) => Change::Put(serde_json::to_vec(document).map_err(encode)?.into()),
-            None => Change::Delete,
+        let stored = before.stored.as_ref();
+        let new = document.map(serde_json::to_vec).transpose().map_err(encode)?;
+        let (change, headers) = match &new {
+            Some(new) => {
+                let stored = stored.and_then(|entry| layout::schema_version(&entry.headers));
+                let version = self.schema_version.or(stored);
+                (Change::Put(new.clone().into()), layout::headers(version, None, &how.metadata))
+            }
+            None => (Change::Delete, Headers::new()),
         };
-        let mut writes = NonEmpty::one(KeyWrite {
-            key: key.clone(),
-            change,
-            expected: Expected::Revision(stored.map_or(0, |entry| entry.revision)),
-            headers: layout::headers(self.schema_version, None, &how.metadata),
-        });
-        if self.indexes.is_empty() {
+        let expected = Expected::Revision(stored.map_or(0, |entry| entry.revision));
+        let mut writes = NonEmpty::one(KeyWrite { key: key.clone(), change, expected, headers });
+        if before.indexes.is_empty() {
             return Ok(writes);
         }
-        let (indexes, shelf) = (Index::all(&self.indexes)?, Shelf::new(&self.model, GENERATION));
-        let entries = |document: &Value| index::entries(&indexes, &shelf, id, document);
-        // A document that another client wrote and that is no JSON has no entries.
+        let shelf = Shelf::new(&self.model, GENERATION);
+        let entries = |document: &Value| index::entries(&before.indexes, &shelf, id, document);
+        // What another client wrote and no index can hold has no entries.
         let old = stored.and_then(|entry| serde_json::from_slice(entry.value.as_deref()?).ok());
-        let old = old.as_ref().map(entries).transpose()?.unwrap_or_default();
-        let new = document.map(serde_json::to_value).transpose().map_err(encode)?;
+        let old = old.and_then(|old| entries(&old).ok()).unwrap_or_default();
+        let new: Option<Value> =
+            new.map(|new| serde_json::from_slice(&new)).transpose().map_err(encode)?;
         let new = new.as_ref().map(entries).transpose()?.unwrap_or_default();
         index::difference(&old, &new).for_each(|write| writes.push(write));
         Ok(writes)
     }
+}
+
+/// What is there before a model is written.
+struct Before {
+    stored: Option<Entry>,
+    /// Those that the handle declares, and those that somebody has built or is building.
+    indexes: Vec<Index>,
 }
 
 fn check_expected(

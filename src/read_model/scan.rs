@@ -110,17 +110,10 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
             .try_filter_map(|watched| std::future::ready(Ok(entry_of(watched))))
             .map_err(ReadModelError::from);
         let models = self.clone();
-        let same = futures::stream::once(async move { models.is_still(generation).await })
-            .filter_map(|same| std::future::ready(same.err().map(Err)));
+        let same = async move { models.reader.is_still(&models.model, generation).await };
+        let same =
+            futures::stream::once(same).filter_map(|same| std::future::ready(same.err().map(Err)));
         Ok(swept.chain(same).boxed())
-    }
-
-    /// Refuses a generation that readers do not see any more: some of its models may be gone already.
-    async fn is_still(&self, generation: u64) -> Result<(), ReadModelError> {
-        match self.reader.generation(&self.model).await? == generation {
-            true => Ok(()),
-            false => Err(ReadModelError::Switched { model_type: self.model.to_string() }),
-        }
     }
 }
 

@@ -7,7 +7,9 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use super::resolve::Reader;
-use super::{ExpectedRevision, Models, ReadModel, ReadModelError, SaveModel, Stored};
+use super::{
+    ExpectedRevision, Mapped, Mapping, Models, ReadModel, ReadModelError, SaveModel, Stored,
+};
 use crate::specification::ReadModelList;
 use crate::state::KeyValue;
 use crate::store::Context;
@@ -57,7 +59,7 @@ impl ReadModelStore {
 
     /// The models of one type.
     pub fn of<M: ReadModel>(&self) -> Models<M> {
-        Models::new(self.reader.clone(), M::MODEL_TYPE, M::SCHEMA_VERSION, M::indexes())
+        Models::new(self.reader.clone(), M::MODEL_TYPE, Some(M::SCHEMA_VERSION), M::indexes())
     }
 
     /// The models of one type as JSON documents.
@@ -66,7 +68,19 @@ impl ReadModelStore {
     /// [`ReadModelError::InvalidToken`] when the name is none.
     pub fn untyped(&self, model_type: &str) -> Result<Models<Value>, ReadModelError> {
         let model = ModelType::new(model_type)?;
-        Ok(Models::new(self.reader.clone(), model.as_str(), 1, Vec::new()))
+        Ok(Models::new(self.reader.clone(), model.as_str(), None, Vec::new()))
+    }
+
+    /// Models that are stored as a mapping makes them.
+    ///
+    /// # Errors
+    /// [`ReadModelError::InvalidToken`] when the name is none.
+    pub fn mapped<D>(
+        &self,
+        model_type: &str,
+        mapping: Mapping<D>,
+    ) -> Result<Mapped<D>, ReadModelError> {
+        Ok(Mapped::new(self.untyped(model_type)?, mapping))
     }
 
     /// Saves a model, whatever revision it has, and returns its new one; [`Models::save`] says more.

@@ -65,7 +65,9 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
             let mut watching = watching?;
             match watching.next().await {
                 Ok(change) => Some((Ok(change), Some(watching))),
-                Err(error @ ReadModelError::Shape { .. }) => Some((Err(error), Some(watching))),
+                Err(
+                    error @ (ReadModelError::Shape { .. } | ReadModelError::OtherSchema { .. }),
+                ) => Some((Err(error), Some(watching))),
                 Err(error) => Some((Err(error), None)),
             }
         })
@@ -108,6 +110,8 @@ impl<T: DeserializeOwned> Watching<T> {
                         self.changes = None;
                     }
                 }
+                // A watcher that is behind may see the end of a generation before it sees the next one.
+                Some(Ok(Watched::Entry(entry))) if layout::is_cleared(&entry) => {}
                 Some(Ok(Watched::Entry(entry))) => return self.change(&entry),
                 Some(Ok(Watched::CaughtUp)) if self.generation.is_some() => {
                     return Ok(ModelChange::CaughtUp);

@@ -69,6 +69,27 @@ async fn models_that_are_built_for_the_first_time_are_not_shown() {
     }
 }
 
+/// Whoever tidies up behind a rebuild says so, and no watcher takes it for the end of a model.
+#[tokio::test]
+async fn what_is_tidied_up_is_not_deleted() {
+    use cim_persistence::read_model::{ModelChange, ModelPattern};
+    for place in places().await {
+        let boards = place.store().of::<Board>();
+        let (one, two) = (board("JFK", "B6", 1), board("JFK", "B6", 2));
+        put(&place, "board.JFK.B6.1", json!(one)).await;
+        let mut changes = boards.watch(&ModelPattern::all("board")).unwrap();
+        let mut next = async || changes.try_next().await.unwrap().unwrap();
+        assert!(matches!(next().await, ModelChange::Saved(_)));
+        assert_eq!(next().await, ModelChange::CaughtUp);
+        let key = Key::new("board.JFK.B6.1").unwrap();
+        let mut tidied = KeyWrite::new(key, Change::Delete, Expected::Anything);
+        tidied.headers.push("Cim-Cleared", "1");
+        place.bucket.write(NonEmpty::one(tidied)).await.unwrap();
+        put(&place, "board.JFK.B6.2", json!(two)).await;
+        assert!(matches!(next().await, ModelChange::Saved(s) if s.model == two), "{}", place.name);
+    }
+}
+
 #[tokio::test]
 async fn a_watch_begins_anew_with_a_new_generation() {
     use cim_persistence::read_model::{ModelChange, ModelPattern};

@@ -99,6 +99,74 @@ async fn documents_without_a_type_are_the_same_documents() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_to_delete_what_is_not_there() {
+    for place in places().await {
+        let store = place.store();
+        store.delete::<Board>(&board("JFK", "B6", 1).id().unwrap()).await.unwrap();
+        assert_eq!(place.bucket.keys(">").await.unwrap(), [], "{}", place.name);
+    }
+}
+
+/// The same documents, by code that has another version of their shape.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct NewerBoard(serde_json::Value);
+
+impl ReadModel for NewerBoard {
+    const MODEL_TYPE: &'static str = "board";
+    const SCHEMA_VERSION: u32 = 4;
+    fn id(&self) -> Result<AggregateId, cim_persistence::subject::InvalidToken> {
+        AggregateId::new("JFK")
+    }
+}
+
+#[tokio::test]
+async fn a_document_of_another_version_is_its_own_error() {
+    for place in places().await {
+        let store = place.store();
+        let revision = store.save(&board("JFK", "B6", 1)).await.unwrap();
+        let id = board("JFK", "B6", 1).id().unwrap();
+        let newer = store.load::<NewerBoard>(&id).await.unwrap_err().to_string();
+        let text =
+            format!("board.JFK.B6.1 at revision {revision} has schema version 3, the code has 4");
+        assert_eq!(newer, text, "{}", place.name);
+        let documents = store.untyped("board").unwrap();
+        let stored = documents.load(&id).await.unwrap().unwrap();
+        assert_eq!(stored.metadata.schema_version, 3);
+        documents.save_document(&id, &stored.model, Default::default()).await.unwrap();
+        assert_eq!(store.load::<Board>(&id).await.unwrap().unwrap().metadata.schema_version, 3);
+    }
+}
+
+/// A model by a mapping is read by any client as the mapping makes it, and as nothing else by the service.
+#[tokio::test]
+async fn a_mapped_model_is_stored_by_its_mapping() {
+    use cim_persistence::read_model::Mapping;
+    use futures::TryStreamExt;
+    for place in places().await {
+        let mapping = Mapping::<Board>::new()
+            .rename("delay", "minutes")
+            .derive("late", |board: &Board| (board.delay > 30).into());
+        let boards = place.store().mapped("board", mapping).unwrap();
+        let (model, id) =
+            (Board { delay: 45, ..board("JFK", "B6", 1) }, board("JFK", "B6", 1).id().unwrap());
+        boards.save(&id, &model, Default::default()).await.unwrap();
+        assert_eq!(boards.load(&id).await.unwrap().unwrap().model, model, "{}", place.name);
+        let document = boards.documents().load(&id).await.unwrap().unwrap().model;
+        assert_eq!((&document["minutes"], &document["late"]), (&45.into(), &true.into()));
+        let all: Vec<_> = boards.query(None).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(all[0].model, model);
+        boards.documents().save_document(&id, &7.into(), Default::default()).await.unwrap();
+        match boards.load(&id).await {
+            Err(error @ ReadModelError::Mapping { .. }) => assert_eq!(
+                error.to_string(),
+                "board JFK.B6.1: only an object has fields to be mapped, and this is a number"
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_document_of_another_shape_is_its_own_error() {
     for place in places().await {
         let store = place.store();

@@ -218,6 +218,12 @@ fn two_indexes_never_share_a_name() {
     let names: std::collections::BTreeSet<_> =
         specs.iter().map(|s| index(s.clone()).name).collect();
     assert_eq!(names.len(), specs.len());
+    for spec in specs {
+        let index = index(spec);
+        assert_eq!(Index::named(index.name()), Some(index.clone()));
+    }
+    assert_eq!(Index::named("a=2"), None);
+    assert_eq!(Index::named("a=_a"), None);
     assert_eq!(index(IndexSpec::on(["carrier"]).time("last.at")).name(), "carrier=_last=2Eat=t");
 }
 
