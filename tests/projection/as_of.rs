@@ -4,7 +4,6 @@ use cim_persistence::backend::{Bound, Position};
 use cim_persistence::projection::{
     Fold, ModelsAsOf, load_projection, load_projection_as_of, load_projection_with_snapshot,
 };
-use cim_persistence::state::KeyValue;
 use cim_persistence::store::{EventFilter, StoredEvent};
 use cim_persistence::subject::AggregateId;
 use serde::{Deserialize, Serialize};
