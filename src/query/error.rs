@@ -52,14 +52,6 @@ pub enum QueryError {
     /// The events cannot be read. What to do depends on the source.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// An index cannot be made or asked. Do without it.
-    #[error("an index of models of type {model_type} is not possible: {reason}")]
-    IndexNotPossible {
-        /// The model type.
-        model_type: String,
-        /// Why not.
-        reason: String,
-    },
 }
 
 impl From<BackendError> for QueryError {

@@ -2,12 +2,14 @@
 
 use std::ops::Bound;
 
+use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::QueryError;
 use super::conditions::Conditions;
+use super::estimate::number;
 use crate::backend::Count;
-use crate::read_model::{IndexSpec, Models};
+use crate::read_model::{IndexLookup, IndexSpec, Models};
 use crate::subject::AggregateId;
 
 /// The most times that one index is asked for one query.
@@ -17,20 +19,13 @@ const MOST_LOOKUPS: usize = 16;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct IndexUse {
     pub(super) spec: IndexSpec,
-    pub(super) lookups: Vec<Lookup>,
-}
-
-/// One question to an index: its first fields have these values, the next one lies between these bounds.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Lookup {
-    pub(super) equals: Vec<Value>,
-    pub(super) range: Option<(Bound<Value>, Bound<Value>)>,
+    pub(super) lookups: Vec<IndexLookup>,
 }
 
 /// The indexes that find every document that fulfils the conditions, and perhaps more.
 pub(super) fn index_candidates(indexes: &[IndexSpec], conditions: &Conditions) -> Vec<IndexUse> {
     let usable = indexes.iter().filter_map(|spec| {
-        let lookups = fit(&paths(spec), conditions)?;
+        let lookups = fit(spec, conditions)?;
         Some(IndexUse { spec: spec.clone(), lookups })
     });
     usable.collect()
@@ -38,70 +33,67 @@ pub(super) fn index_candidates(indexes: &[IndexSpec], conditions: &Conditions) -
 
 /// The index as a plan names it: its fields.
 pub(super) fn name(spec: &IndexSpec) -> String {
-    paths(spec).join(", ")
+    spec.to_string()
 }
 
-/// How many entries the index has for what it is asked.
-pub(super) async fn count(models: &Models<Value>, _used: &IndexUse) -> Result<Count, QueryError> {
-    Err(not_kept(models))
+/// How many entries the index has for what it is asked. One round trip and one for each question, side by side.
+pub(super) async fn count(models: &Models<Value>, used: &IndexUse) -> Result<Count, QueryError> {
+    let asked = used.lookups.iter().map(|lookup| models.count_where(&used.spec, lookup));
+    let counts = try_join_all(asked).await?;
+    Ok(counts.into_iter().fold(Count::Exactly(0), |sum, count| match (sum, count) {
+        (Count::Exactly(a), Count::Exactly(b)) => Count::Exactly(a + b),
+        (a, b) => Count::MoreThan(number(a) + number(b)),
+    }))
 }
 
 /// The ids that the index has for what it is asked.
 pub(super) async fn look_up(
     models: &Models<Value>,
-    _used: &IndexUse,
+    used: &IndexUse,
 ) -> Result<Vec<AggregateId>, QueryError> {
-    Err(not_kept(models))
+    let asked = used.lookups.iter().map(|lookup| models.ids_where(&used.spec, lookup));
+    let mut ids: Vec<AggregateId> = try_join_all(asked).await?.into_iter().flatten().collect();
+    ids.sort();
+    ids.dedup();
+    Ok(ids)
 }
 
-/// Builds an index for the models that are there.
-pub(super) async fn build(models: &Models<Value>, _spec: &IndexSpec) -> Result<(), QueryError> {
-    Err(not_kept(models))
-}
-
-/// The fields of an index, the first of them counting most. None of one that is not kept.
-fn paths(_spec: &IndexSpec) -> Vec<&str> {
-    Vec::new()
-}
-
-fn not_kept(models: &Models<Value>) -> QueryError {
-    QueryError::IndexNotPossible {
-        model_type: models.model_type().to_owned(),
-        reason: "its entries are not kept".to_owned(),
-    }
-}
-
-/// What an index over these fields is asked, if the conditions say enough of its first ones.
-fn fit(paths: &[&str], conditions: &Conditions) -> Option<Vec<Lookup>> {
-    let mut lookups = vec![Lookup::default()];
-    for path in paths {
+/// What an index is asked, if the conditions say enough of its first fields.
+///
+/// Texts are compared as texts by a specification and as moments by an index of times, so of those it is asked for equality
+/// only.
+fn fit(spec: &IndexSpec, conditions: &Conditions) -> Option<Vec<IndexLookup>> {
+    let (mut equal, mut range) = (vec![Vec::new()], None);
+    for path in spec.fields() {
         let Some(demand) = conditions.on(path) else { break };
         match &demand.one_of {
-            Some(values) if values.len() * lookups.len() <= MOST_LOOKUPS => {
-                lookups = each_with(&lookups, values);
+            Some(values) if values.len() * equal.len() <= MOST_LOOKUPS => {
+                equal = each_with(&equal, values);
             }
             _ => {
-                let range = (demand.low.clone(), demand.high.clone());
-                if range != (Bound::Unbounded, Bound::Unbounded) {
-                    lookups.iter_mut().for_each(|lookup| lookup.range = Some(range.clone()));
-                }
+                let bounds = (demand.low.clone(), demand.high.clone());
+                let bounded = bounds != (Bound::Unbounded, Bound::Unbounded);
+                range = (bounded && !spec.is_time(path)).then_some(bounds);
                 break;
             }
         }
     }
     // A condition that no document fulfils leaves nothing to ask.
-    let says_something =
-        lookups.first().is_none_or(|first| !first.equals.is_empty() || first.range.is_some());
-    says_something.then_some(lookups)
+    let says_something = equal.first().is_none_or(|first| !first.is_empty()) || range.is_some();
+    let lookup = |values: Vec<Value>| match &range {
+        Some(bounds) => IndexLookup::equal(values).within(bounds.clone()),
+        None => IndexLookup::equal(values),
+    };
+    says_something.then(|| equal.into_iter().map(lookup).collect())
 }
 
-fn each_with(lookups: &[Lookup], values: &[Value]) -> Vec<Lookup> {
-    let with = |lookup: &Lookup, value: &Value| {
-        let mut equals = lookup.equals.clone();
-        equals.push(value.clone());
-        Lookup { equals, range: None }
+fn each_with(lists: &[Vec<Value>], values: &[Value]) -> Vec<Vec<Value>> {
+    let with = |list: &Vec<Value>, value: &Value| {
+        let mut longer = list.clone();
+        longer.push(value.clone());
+        longer
     };
-    lookups.iter().flat_map(|one| values.iter().map(move |value| with(one, value))).collect()
+    lists.iter().flat_map(|list| values.iter().map(move |value| with(list, value))).collect()
 }
 
 #[cfg(test)]
@@ -111,27 +103,43 @@ mod tests {
     use super::*;
     use crate::specification::{Specification, field};
 
-    fn lookups(paths: &[&str], specification: &Specification) -> Option<Vec<Lookup>> {
-        fit(paths, &Conditions::of(specification))
+    fn lookups(spec: &IndexSpec, specification: &Specification) -> Option<Vec<IndexLookup>> {
+        fit(spec, &Conditions::of(specification))
+    }
+
+    fn on<const N: usize>(fields: [&str; N]) -> IndexSpec {
+        IndexSpec::on(fields)
     }
 
     #[test]
     fn equality_of_the_first_fields_and_a_range_of_the_next_are_asked() {
         let specification = field("carrier").eq("B6").and(field("delay").gt(30));
-        let asked = lookups(&["carrier", "delay"], &specification).unwrap();
-        let range = Some((Bound::Excluded(json!(30)), Bound::Unbounded));
-        assert_eq!(asked, [Lookup { equals: vec![json!("B6")], range }]);
-        assert_eq!(lookups(&["delay", "carrier"], &specification).unwrap()[0].equals, []);
-        assert_eq!(lookups(&["origin", "carrier"], &specification), None);
-        assert_eq!(lookups(&[], &specification), None);
+        let asked = lookups(&on(["carrier", "delay"]), &specification).unwrap();
+        let late = (Bound::Excluded(json!(30)), Bound::Unbounded);
+        assert_eq!(asked, [IndexLookup::equal(["B6"]).within(late.clone())]);
+        let asked = lookups(&on(["delay", "carrier"]), &specification).unwrap();
+        assert_eq!(asked, [IndexLookup::range(late)]);
+        assert_eq!(lookups(&on(["origin", "carrier"]), &specification), None);
+        assert_eq!(lookups(&on([]), &specification), None);
+    }
+
+    #[test]
+    fn an_index_of_times_is_asked_for_equality_only() {
+        let spec = IndexSpec::on(["carrier"]).time("at");
+        let (day, text) = (field("at").gt("2013-01-01T00:00:00Z"), "2013-01-01T00:00:00Z");
+        let asked = lookups(&spec, &field("carrier").eq("B6").and(day.clone())).unwrap();
+        assert_eq!(asked, [IndexLookup::equal(["B6"])]);
+        let at = IndexSpec::on([""; 0]).time("at");
+        assert_eq!(lookups(&at, &day), None);
+        assert_eq!(lookups(&at, &field("at").eq(text)).unwrap(), [IndexLookup::equal([text])]);
     }
 
     #[test]
     fn lists_are_asked_value_by_value_up_to_a_limit() {
         let specification = field("a").is_in([1, 2]).and(field("b").is_in(["x", "y", "z"]));
-        assert_eq!(lookups(&["a", "b"], &specification).unwrap().len(), 6);
+        assert_eq!(lookups(&on(["a", "b"]), &specification).unwrap().len(), 6);
         let many = field("a").is_in(0..17);
-        assert_eq!(lookups(&["a"], &many), None);
-        assert_eq!(lookups(&["a"], &field("a").is_in::<i32>([])), Some(vec![]));
+        assert_eq!(lookups(&on(["a"]), &many), None);
+        assert_eq!(lookups(&on(["a"]), &field("a").is_in::<i32>([])), Some(vec![]));
     }
 }

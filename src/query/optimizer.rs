@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::cache::Results;
 use super::performance::Uses;
 use super::{
-    PatternUse, Query, QueryError, QueryHint, QueryPerformance, QueryPlan, Source, events, indexes,
-    models, planner,
+    PatternUse, Query, QueryError, QueryHint, QueryPerformance, QueryPlan, Source, events, models,
+    planner,
 };
 use crate::read_model::{IndexSpec, ModelPattern, Models, ReadModel, ReadModelStore};
 use crate::specification::{Page, Selection, fields_of};
@@ -227,16 +227,18 @@ impl QueryOptimizer {
         self.uses.add(plan, performance);
     }
 
-    /// Builds an index for the models of a type that are there.
+    /// Builds an index for the models of a type that are there; [`Models::build_index`] says more. Queries use it if the type
+    /// declares it and is [known](Self::knows).
     ///
     /// # Errors
-    /// [`QueryError::IndexNotPossible`] when it cannot be kept, [`QueryError::Model`] when the type is none.
+    /// [`QueryError::Model`] when the type is none, when the index cannot be kept, and for what building meets.
     pub async fn create_index(
         &self,
         model_type: &str,
         index: &IndexSpec,
     ) -> Result<(), QueryError> {
-        indexes::build(&self.models(&ModelPattern::all(model_type))?, index).await
+        self.models(&ModelPattern::all(model_type))?.build_index(index).await?;
+        Ok(())
     }
 
     /// The indexes that are used for models of a type: those that its type declares, if it is [known](Self::knows).

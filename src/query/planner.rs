@@ -4,6 +4,7 @@ use futures::future::{try_join, try_join3};
 
 use super::conditions::Conditions;
 use super::estimate::{Estimate, number};
+use super::indexes::IndexUse;
 use super::plan::Access;
 use super::{IndexStrategy, Query, QueryError, QueryHint, Source, TimeRange, indexes, models};
 use crate::backend::Count;
@@ -65,8 +66,7 @@ pub(super) async fn model_candidates(
         Some(expected) => (Count::Exactly(expected), Count::Exactly(expected)),
         None => try_join(found.estimate(pattern), found.estimate(&all)).await?,
     };
-    let used = indexes::index_candidates(found.indexes(), &Conditions::of(specification));
-    for used in used {
+    for used in usable_indexes(found, specification).await? {
         let entries = indexes::count(found, &used).await?;
         let estimate = Estimate::keys(entries, used.lookups.len());
         candidates.push((Access::Index(used), estimate));
@@ -74,6 +74,19 @@ pub(super) async fn model_candidates(
     candidates.push((Access::Pattern, Estimate::models(meant)));
     candidates.push((Access::Everything, Estimate::models(all)));
     Ok(candidates)
+}
+
+/// The indexes that are complete and could help. One round trip, none where no index could.
+async fn usable_indexes(
+    found: &Models<serde_json::Value>,
+    specification: &Specification,
+) -> Result<Vec<IndexUse>, QueryError> {
+    let mut used = indexes::index_candidates(found.indexes(), &Conditions::of(specification));
+    if !used.is_empty() {
+        let ready = found.ready_indexes().await?;
+        used.retain(|used| ready.contains(&used.spec));
+    }
+    Ok(used)
 }
 
 /// Whether there is an index that could help.

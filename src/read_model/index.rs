@@ -36,7 +36,7 @@ pub const INDEXED_TEXT_BYTES: usize = encode::TEXT_BYTES;
 ///
 /// - 1 to [`MAX_INDEX_FIELDS`] fields, each a path with dots for nested objects (`last.carrier`);
 /// - null, booleans, numbers and texts are indexed as they are, a missing field as null, an array by each of its elements;
-///   a model with an object or a nested array in one of the fields is not in the index;
+///   an object, a nested array and an empty one are found by no value, and by the other fields all the same;
 /// - a field named by [`time`](Self::time) holds times: text in RFC 3339, ordered by the moment it stands for. Text
 ///   that is no time is indexed as text;
 /// - numbers are told apart as 64-bit floats, times by microseconds, texts by their first [`INDEXED_TEXT_BYTES`] bytes.
@@ -191,8 +191,14 @@ impl Index {
         let mut found = BTreeSet::from([String::new()]);
         for field in 0..self.width() {
             let values = self.values(field, document).iter();
-            let values: BTreeSet<String> =
-                values.filter_map(|value| encode::tokens(value, self.is_time(field))).collect();
+            let mut values: BTreeSet<String> = values
+                .map(|value| encode::tokens(value, self.is_time(field)))
+                .map(|tokens| tokens.unwrap_or_else(|| encode::COMPOSITE.to_owned()))
+                .collect();
+            if values.is_empty() {
+                // Without any value the document could not be found by the other fields.
+                values.insert(encode::COMPOSITE.to_owned());
+            }
             let entries = found.len() * values.len();
             if entries > MAX_INDEX_ENTRIES {
                 let index = self.spec.to_string();

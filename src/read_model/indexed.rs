@@ -11,7 +11,7 @@ use super::index::Index;
 use super::layout::{IndexState, Shelf};
 use super::resolve::Found;
 use super::{IndexLookup, IndexSpec, Models, ReadModelError, Stored};
-use crate::backend::Start;
+use crate::backend::{Count, Start};
 use crate::event::NonEmpty;
 use crate::state::{Entry, Key, Watched};
 use crate::subject::{AggregateId, Pattern};
@@ -69,6 +69,24 @@ impl<T: DeserializeOwned> Models<T> {
         lookup: &IndexLookup,
     ) -> Result<Vec<AggregateId>, ReadModelError> {
         self.ids_of(&Index::new(spec)?, lookup).await
+    }
+
+    /// How many entries an index has for a lookup; a range may count a few more at its ends. Two round trips.
+    ///
+    /// # Errors
+    /// [`ReadModelError::InvalidLookup`], [`ReadModelError::NotBuilt`], [`ReadModelError::Backend`].
+    pub async fn count_where(
+        &self,
+        spec: &IndexSpec,
+        lookup: &IndexLookup,
+    ) -> Result<Count, ReadModelError> {
+        let index = Index::new(spec)?;
+        let generation = self.reader.generation(self.model_type()).await?;
+        let patterns = lookup.patterns(&index, &Shelf::new(self.model_type(), generation))?;
+        match NonEmpty::from_vec(patterns) {
+            Some(patterns) => Ok(self.reader.bucket.count(&patterns).await?),
+            None => Ok(Count::Exactly(0)),
+        }
     }
 
     async fn ids_of(

@@ -3,6 +3,7 @@
 //! | value | tokens |
 //! |---|---|
 //! | null | `a` |
+//! | an object, a nested array, an empty array | `x` |
 //! | a boolean | `b`, `0` or `1` |
 //! | a number | `n`, 12 tokens of 4 bits each, one of 16 bits; the bits of the float, made to grow with it |
 //! | a text | `s`, up to 16 tokens of 4 bits each, which are its first 8 bytes; then the rest up to byte 48, or `-` for none |
@@ -17,6 +18,9 @@ use std::fmt::Write;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+/// The token of what has no place in the order: an object, a nested array, an empty one. No lookup asks for it.
+pub(super) const COMPOSITE: &str = "x";
 
 /// The bytes of a text that are encoded.
 pub(super) const TEXT_BYTES: usize = 48;
@@ -108,7 +112,7 @@ pub(super) fn prefix(kind: char, digits: &str) -> String {
 pub(super) fn skip(tokens: &str) -> Option<&str> {
     let (kind, rest) = tokens.split_once('.')?;
     let count = match kind {
-        "a" => 0,
+        "a" | COMPOSITE => 0,
         "b" => 1,
         "n" | "t" => FINE_DIGITS + 1,
         "s" => {
