@@ -25,6 +25,7 @@
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
 //! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
+//! | [`query`] | queries over models and events: planned, explained, measured |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | conformance suites and injected faults (feature `testing`) |
@@ -50,6 +51,7 @@ pub mod subscription;
 pub mod repository;
 pub mod read_model;
 pub mod projection;
+pub mod query;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

@@ -1,12 +1,13 @@
 //! The examples do what their texts promise: run as programs, on a server, as a reader would run them.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
 use cim_persistence::server::{PrivateServer, ServerConfig};
+use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 const SAMPLE: &str = "examples/data/flights-2013-01-01_03.csv";
@@ -24,6 +25,8 @@ async fn quickstart_stores_each_flight_once_however_often_it_runs() {
     assert_eq!(first, counted);
     let messages = messages(&server).await;
     assert_eq!(Some(messages), counted["events"].as_u64());
+
+    assert_eq!(stored_boards(&server).await, boards(&std::fs::read_to_string(SAMPLE).unwrap()));
 
     let again = summary(&run("quickstart", server.url(), &["--json", SAMPLE]));
     let mut nothing = counted;
@@ -187,7 +190,68 @@ fn count(text: &str) -> Value {
         "rows": rows, "skipped": skipped, "aircraft": aircraft.len(), "commits": rows - skipped,
         "departed": departed, "arrived": arrived, "diverted": diverted, "cancelled": cancelled,
         "events": departed + arrived + diverted + cancelled, "chains_verified": aircraft.len(),
+        "boards": boards(text).len(), "boards_jfk": boards_of(text, "JFK."),
+        "boards_jfk_b6": boards_of(text, "JFK.B6."),
     })
+}
+
+fn boards_of(text: &str, prefix: &str) -> usize {
+    boards(text).keys().filter(|id| id.starts_with(prefix)).count()
+}
+
+/// The boards that these flights make, by id, counted without any of the example's code.
+fn boards(text: &str) -> BTreeMap<String, Value> {
+    let mut boards: BTreeMap<String, Value> = BTreeMap::new();
+    for line in text.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let [dep_time, scheduled, delay] = [cells[3], cells[4], cells[5]];
+        let [arr_time, carrier, flight, tailnum, origin] =
+            [cells[6], cells[9], cells[10], cells[11], cells[12]];
+        if tailnum == "NA" {
+            continue;
+        }
+        let number = |text: &str| text.parse::<u32>().unwrap();
+        let (hour, minute) = (number(scheduled) / 100, number(scheduled) % 100);
+        let [year, month, day] = [0, 1, 2].map(|cell| number(cells[cell]));
+        let departure = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}");
+        let status = match (dep_time, arr_time) {
+            ("NA", _) => "cancelled",
+            (_, "NA") => "diverted",
+            _ => "arrived",
+        };
+        let id = format!("{origin}.{carrier}.{flight}");
+        let before = boards.get(&id);
+        let flights = before.map_or(0, |board| board["flights"].as_u64().unwrap()) + 1;
+        let at =
+            |board: &Value| [&board["last_departure"], &board["tailnum"]].map(Value::to_string);
+        let board = json!({
+            "origin": origin, "carrier": carrier, "flight": number(flight), "last_departure": departure,
+            "delay": delay.parse::<i64>().ok(), "status": status, "flights": flights, "tailnum": tailnum,
+        });
+        match before {
+            Some(before) if at(before) > at(&board) => {
+                boards.get_mut(&id).unwrap()["flights"] = json!(flights)
+            }
+            _ => drop(boards.insert(id, board)),
+        }
+    }
+    boards
+}
+
+/// The boards as any client of NATS finds them.
+async fn stored_boards(server: &PrivateServer) -> BTreeMap<String, Value> {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let bucket = jetstream.get_key_value("cim-readmodels-flights").await.unwrap();
+    let keys: Vec<String> = bucket.keys().await.unwrap().try_collect().await.unwrap();
+    let mut boards = BTreeMap::new();
+    for key in keys {
+        if let Some(id) = key.strip_prefix("board.") {
+            let value = bucket.get(&key).await.unwrap().unwrap();
+            boards.insert(id.to_owned(), serde_json::from_slice(&value).unwrap());
+        }
+    }
+    boards
 }
 
 async fn messages(server: &PrivateServer) -> u64 {

@@ -2,12 +2,12 @@
 
 use cim_persistence::projection::{Changes, Declared, Projection, Rejection};
 use cim_persistence::read_model::{IndexSpec, ReadModel};
+use cim_persistence::repository::Aggregate;
 use cim_persistence::store::{EventFilter, StoredEvent};
 use cim_persistence::subject::{AggregateId, AggregateType, InvalidToken};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Aircraft, Carrier, FlightEvent, FlightId, Moment};
-use cim_persistence::repository::Aggregate;
 
 /// The last flight of a number from an airport, and how many there were: `board.<origin>.<carrier>.<number>`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +132,11 @@ impl Board {
 }
 
 impl Punctuality {
+    /// Late departures in a hundred.
+    pub(crate) fn late_share(&self) -> f64 {
+        100.0 * self.late as f64 / self.departed.max(1) as f64
+    }
+
     fn tell(&mut self, carrier: Carrier, event: &FlightEvent) {
         self.carrier = carrier.to_string();
         match event {

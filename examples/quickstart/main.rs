@@ -7,8 +7,10 @@
 // An example talks to whoever runs it.
 #![allow(clippy::print_stdout)]
 
+mod boards;
 mod domain;
 mod import;
+mod queries;
 mod rows;
 mod summary;
 mod verify;
@@ -17,23 +19,29 @@ use std::error::Error;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cim_persistence::backend::ConnectionConfig;
 use cim_persistence::backend::nats::Connection;
+use cim_persistence::projection::{ProjectionOptions, RunningProjection};
 use cim_persistence::repository::{LoadOptions, Repository};
 use cim_persistence::server::{self, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use boards::Boards;
 use domain::{Aircraft, FlightEvent, FlightId};
 use import::{Read, import};
+use queries::Queried;
 use summary::Summary;
 use verify::verify_chains;
 
 const USAGE: &str = "usage: quickstart [--json] [FILE.csv]";
 const SAMPLE: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/flights-2013-01-01_03.csv");
+
+/// How long the boards may take to be up to date: a year's flights take a few seconds.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How many flights of the busiest aircraft are shown, and how many events one has at most.
 const SHOWN: usize = 5;
@@ -65,12 +73,19 @@ async fn run(args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let took = begun.elapsed();
     progress.finish_and_clear();
     context.flush().await;
+    let mut boards = RunningProjection::start(&context, Boards, ProjectionOptions::default())?;
+    boards.caught_up(PATIENCE).await?;
+    boards.stop().await?;
 
     if !json {
         show_busiest(&repository, &read).await?;
     }
+    let queried = Queried::ask(&context).await?;
+    if !json {
+        println!("{queried}");
+    }
     let chains = verify_chains(&context, read.aircraft.keys()).await?;
-    let summary = Summary::new(&read, &recorded, took, chains);
+    let summary = Summary::new(&read, &recorded, took, chains, queried);
     match json {
         true => println!("{}", serde_json::to_string(&summary)?),
         false => println!("{summary}"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::import::{Read, Recorded};
+use crate::queries::Queried;
 
 /// The figures of a run. Those about commits and events are what this run stored.
 #[derive(Debug, Serialize)]
@@ -20,12 +21,20 @@ pub(crate) struct Summary {
     cancelled: u64,
     events: u64,
     chains_verified: u64,
+    #[serde(flatten)]
+    queried: Queried,
     #[serde(skip)]
     took: Duration,
 }
 
 impl Summary {
-    pub(crate) fn new(read: &Read, recorded: &Recorded, took: Duration, chains: u64) -> Self {
+    pub(crate) fn new(
+        read: &Read,
+        recorded: &Recorded,
+        took: Duration,
+        chains: u64,
+        queried: Queried,
+    ) -> Self {
         Self {
             rows: read.rows,
             skipped: read.skipped,
@@ -37,6 +46,7 @@ impl Summary {
             cancelled: recorded.cancelled,
             events: recorded.events(),
             chains_verified: chains,
+            queried,
             took,
         }
     }
@@ -55,6 +65,7 @@ impl fmt::Display for Summary {
         writeln!(f, "  arrived  {:>8}", self.arrived)?;
         writeln!(f, "  diverted {:>8}", self.diverted)?;
         writeln!(f, "  cancelled{:>8}", self.cancelled)?;
-        write!(f, "aircraft   {:>8}  {} chains verified", self.aircraft, self.chains_verified)
+        writeln!(f, "aircraft   {:>8}  {} chains verified", self.aircraft, self.chains_verified)?;
+        write!(f, "boards     {:>8}", self.queried.boards)
     }
 }

@@ -41,6 +41,16 @@ pub enum Followed {
     CaughtUp,
 }
 
+impl Followed {
+    /// The message, if it is one.
+    pub fn into_message(self) -> Option<StoredMessage> {
+        match self {
+            Self::Message(message) => Some(message),
+            Self::CaughtUp => None,
+        }
+    }
+}
+
 /// Up to which moment a read looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Bound {

@@ -138,8 +138,10 @@ impl fmt::Debug for Changes {
 }
 
 /// Where a model is held while its type is not known.
-pub(super) trait Place: Send {
+pub(super) trait Place: Send + Sync {
     fn as_any(&mut self) -> &mut dyn Any;
+    /// The `Option` of the model.
+    fn held(&self) -> &dyn Any;
     fn read(&mut self, stored: &[u8]) -> Result<(), serde_json::Error>;
     /// The model as it is stored; `None` for no model.
     fn written(&self) -> Result<Option<Bytes>, serde_json::Error>;
@@ -155,6 +157,10 @@ impl<M: ReadModel> Place for Typed<M> {
         self
     }
 
+    fn held(&self) -> &dyn Any {
+        &self.model
+    }
+
     fn read(&mut self, stored: &[u8]) -> Result<(), serde_json::Error> {
         self.model = Some(serde_json::from_slice(stored)?);
         Ok(())
@@ -167,5 +173,11 @@ impl<M: ReadModel> Place for Typed<M> {
     fn document(&self) -> Result<Option<serde_json::Value>, serde_json::Error> {
         // By way of the text that is stored: serde_json makes another number of an f32 that it is given directly.
         self.written()?.map(|written| serde_json::from_slice(&written)).transpose()
+    }
+}
+
+impl fmt::Debug for dyn Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a model")
     }
 }

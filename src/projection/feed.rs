@@ -6,8 +6,11 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 
+use super::Rejection;
 use super::error::ProjectionError;
+use super::records::{FORMAT, Parked};
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
+use crate::clock::Timestamp;
 use crate::event::{Headers, NonEmpty, names};
 use crate::store::{Context, EventFilter, StoreError, StoredEvent};
 use crate::subject::{EventType, Pattern, SubjectScheme};
@@ -97,6 +100,31 @@ pub(super) struct Run {
 pub(super) struct Delivered {
     pub(super) position: Position,
     pub(super) event: Result<StoredEvent, StoreError>,
+}
+
+impl Delivered {
+    /// What the event is known by when the log is looked at again: its CID, or its id where there is none.
+    pub(super) fn mark(&self) -> Option<String> {
+        self.event.as_ref().ok().map(mark_of)
+    }
+
+    /// The record of an event that could not be used.
+    pub(super) fn parked(&self, generation: u64, reason: &Rejection, now: Timestamp) -> Parked {
+        let stored = self.event.as_ref().ok();
+        Parked {
+            format: FORMAT,
+            position: self.position,
+            generation,
+            event_type: stored.map(|event| event.event_type().to_string()),
+            reason: reason.to_string(),
+            parked_at: now,
+        }
+    }
+}
+
+/// As [`mark`], of an event.
+pub(super) fn mark_of(stored: &StoredEvent) -> String {
+    stored.cid().map_or_else(|| stored.event_id().to_string(), ToString::to_string)
 }
 
 impl Feed {

@@ -215,7 +215,7 @@ async fn delete(bucket: &dyn KeyValue, keys: Vec<Key>) -> Result<(), BackendErro
     }
 }
 
-async fn is_same_log(
+pub(super) async fn is_same_log(
     context: &Context,
     projection: &str,
     checkpoint: &Checkpoint,
@@ -228,7 +228,7 @@ async fn is_same_log(
 }
 
 /// Refuses a log that is not the one that a checkpoint was made on. Two round trips.
-async fn check_log(
+pub(super) async fn check_log(
     context: &Context,
     projection: &str,
     checkpoint: &Checkpoint,

@@ -3,6 +3,9 @@
 //! [`Projection`] is what a user writes, [`RunningProjection`] runs it, [`Projections`] is how the others see it: status,
 //! waiting for a position, pause, rebuild. Where models lie and how they are read is in
 //! [`read_model`](crate::read_model).
+//!
+//! [`Effects`] act outside, at least once. [`Fold`] is state made when it is asked for, [`ModelsAsOf`] the models of a
+//! projection as they were.
 
 mod definition;
 mod changes;
@@ -17,12 +20,20 @@ mod generations;
 mod lease;
 mod control;
 mod runner;
+mod effects;
+mod fold;
+mod as_of;
 
+pub use as_of::ModelsAsOf;
 pub use changes::Changes;
 pub use control::Projections;
 pub use definition::{Declared, EventSet, Projection, Rejection};
+pub use effects::{Effects, FirstStart, MOST_REPEATED, RunningEffects};
 pub use error::ProjectionError;
 pub use feed::Selection;
+pub use fold::{
+    Fold, Folded, load_projection, load_projection_as_of, load_projection_with_snapshot,
+};
 pub use options::{PoisonPolicy, ProjectionOptions, Then};
 pub use records::Parked;
 pub use runner::RunningProjection;

@@ -15,13 +15,13 @@ use uuid::Uuid;
 
 use super::error::ProjectionError;
 use super::feed::{Delivered, Feed, PAUSE, Selection};
-use super::records::{Checkpoint, FORMAT, Held, Keys, Parked, put, read};
+use super::records::{Checkpoint, Held, Keys, put, read};
 use super::session::{Effect, Group, Session, panic_text};
 use super::{Changes, EventSet, PoisonPolicy, Projection, Rejection, Then};
 use crate::backend::{BackendError, Position};
 use crate::event::NonEmpty;
 use crate::state::{Expected, KeyValue, KeyWrite};
-use crate::store::{Context, StoredEvent};
+use crate::store::Context;
 
 /// The most keys of one atomic batch, one of them the checkpoint's.
 const BATCH: usize = 1000;
@@ -208,7 +208,7 @@ impl<P: Projection> Pump<P> {
                 self.suspects = position..=position;
                 break;
             };
-            last = Some((position, mark_of(next)));
+            last = Some((position, next.mark()));
             effects.push(Effect { position, changes });
             queue.pop_front();
         }
@@ -290,7 +290,7 @@ impl<P: Projection> Pump<P> {
         if let Err(reason) = self.session.groups().and_then(pack) {
             return Ok(Err(reason));
         }
-        let mark = mark_of(delivered);
+        let mark = delivered.mark();
         self.pending =
             Pending { events: self.pending.events + 1, position: delivered.position, mark };
         self.write().await.map(Ok)
@@ -298,19 +298,11 @@ impl<P: Projection> Pump<P> {
 
     async fn park(&mut self, delivered: &Delivered, reason: &Rejection) -> Result<(), Interrupt> {
         tracing::warn!(projection = P::NAME, position = %delivered.position, %reason, "event parked");
-        let stored = delivered.event.as_ref().ok();
-        let record = Parked {
-            format: FORMAT,
-            position: delivered.position,
-            generation: self.generation,
-            event_type: stored.map(|event| event.event_type().to_string()),
-            reason: reason.to_string(),
-            parked_at: self.context.clock().now(),
-        };
+        let record = delivered.parked(self.generation, reason, self.context.clock().now());
         let key = self.keys.parked(delivered.position)?;
         let mut next = self.checkpoint.record.clone();
         next.position = delivered.position;
-        next.mark = mark_of(delivered);
+        next.mark = delivered.mark();
         next.parked += 1;
         while self
             .batch(vec![put(key.clone(), &record, Expected::Anything)], next.clone())
@@ -466,10 +458,4 @@ fn pack(groups: Vec<Group>) -> Result<Vec<Vec<Group>>, Rejection> {
         batches.last_mut().expect("begun with one").push(group);
     }
     Ok(batches)
-}
-
-/// What an event is known by when the log is looked at again: its CID, or its id where there is none.
-fn mark_of(delivered: &Delivered) -> Option<String> {
-    let stored: &StoredEvent = delivered.event.as_ref().ok()?;
-    Some(stored.cid().map_or_else(|| stored.event_id().to_string(), ToString::to_string))
 }

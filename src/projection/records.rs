@@ -39,6 +39,15 @@ impl Keys {
         Key::new(format!("=control.{}", self.name))
     }
 
+    /// How far a handler of effects is.
+    pub(super) fn effects(&self) -> Result<Key, InvalidKey> {
+        Key::new(format!("=effects.{}", self.name))
+    }
+
+    pub(super) fn effects_lease(&self) -> Result<Key, InvalidKey> {
+        Key::new(format!("=lease.{}.effects", self.name))
+    }
+
     pub(super) fn parked(&self, position: Position) -> Result<Key, InvalidKey> {
         Key::new(format!("=parked.{}.{position}", self.name))
     }

@@ -125,7 +125,8 @@ impl Drop for RunningProjection {
     }
 }
 
-fn flatten(
+/// What a task ended with.
+pub(super) fn flatten(
     ended: Result<Result<(), ProjectionError>, tokio::task::JoinError>,
 ) -> Result<(), ProjectionError> {
     ended.unwrap_or_else(|error| {

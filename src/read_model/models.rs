@@ -58,6 +58,17 @@ impl<T> Models<T> {
         &self.model
     }
 
+    /// The same models as the documents that are stored.
+    pub(crate) fn documents(&self) -> Models<serde_json::Value> {
+        Models {
+            reader: self.reader.clone(),
+            model: Arc::clone(&self.model),
+            schema_version: self.schema_version,
+            indexes: Arc::clone(&self.indexes),
+            kind: PhantomData,
+        }
+    }
+
     /// The indexes that are kept with them, as far as this handle knows.
     pub fn indexes(&self) -> &[IndexSpec] {
         &self.indexes

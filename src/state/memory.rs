@@ -140,6 +140,10 @@ impl KeyValue for MemoryKeyValue {
         .boxed()
     }
 
+    fn last_revision(&self) -> BoxFuture<'_, Result<u64, BackendError>> {
+        self.stream.count().boxed()
+    }
+
     fn watch(
         &self,
         patterns: NonEmpty<Pattern>,

@@ -136,6 +136,10 @@ pub trait KeyValue: fmt::Debug + Send + Sync {
         patterns: &'a NonEmpty<Pattern>,
     ) -> BoxFuture<'a, Result<Count, BackendError>>;
 
+    /// The revision of the last change of any key, 0 when there never was one; while it stays, nothing changes. One round
+    /// trip, answered by the leader.
+    fn last_revision(&self) -> BoxFuture<'_, Result<u64, BackendError>>;
+
     /// The changes of the keys that match any of the patterns, ordered by revision, for ever.
     ///
     /// A key that is changed several times while the watcher does not look may come with its last change only. Else as

@@ -137,6 +137,10 @@ impl KeyValue for NatsKeyValue {
         .boxed()
     }
 
+    fn last_revision(&self) -> BoxFuture<'_, Result<u64, BackendError>> {
+        async { Ok(self.log.status().await?.last.get()) }.boxed()
+    }
+
     fn watch(
         &self,
         patterns: NonEmpty<Pattern>,

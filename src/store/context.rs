@@ -398,29 +398,30 @@ impl Context {
         self.stream_after(position).take(limit).try_collect().await
     }
 
-    /// Every event of the context after a position, in order, up to where the stream ends when the reader gets there.
+    /// Every event of the context after a position, in order: those that are stored when it is first polled, perhaps a few
+    /// that are stored meanwhile, and then it ends.
     ///
     /// Memory is constant whatever the length. Each event is verified; the stream ends at the first one that is not
-    /// what it claims to be.
+    /// what it claims to be. A server that is not there for a while is waited for. Dropping the stream ends the read and
+    /// leaves nothing on the server.
     pub fn stream_after(
         &self,
         position: Position,
     ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
-        let pattern = Pattern::parse(&self.scheme().all_events()).expect("a scheme makes patterns");
-        let query = TailQuery { patterns: NonEmpty::one(pattern), start: Start::After(position) };
+        let all = Pattern::parse(&self.scheme().all_events()).expect("a scheme makes patterns");
+        let query = TailQuery { patterns: NonEmpty::one(all), start: Start::After(position) };
         let (scheme, format) = (self.scheme().clone(), self.format());
-        let stored = self
+        let events = self
             .inner
             .log
             .follow(query)
             .map_err(StoreError::from)
-            .try_take_while(|f| std::future::ready(Ok(!matches!(f, Followed::CaughtUp))));
-        let events = stored.and_then(move |followed| {
-            std::future::ready(match followed {
-                Followed::Message(message) => StoredEvent::verify(message, &scheme, format),
-                Followed::CaughtUp => unreachable!(),
-            })
-        });
+            .map_ok(Followed::into_message)
+            .try_take_while(|message| std::future::ready(Ok(message.is_some())))
+            .try_filter_map(move |message| {
+                let verify = |message| StoredEvent::verify(message, &scheme, format);
+                std::future::ready(message.map(verify).transpose())
+            });
         ahead(events)
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Delivered, EventStream, SubscriptionQuery};
-use crate::backend::Position;
+use crate::backend::{Position, Start};
 use crate::store::{Context, StoreError, StoredEvent};
 
 /// What a handler fails with.
@@ -89,7 +89,12 @@ impl Subscription {
     {
         let (stop, stopped) = oneshot::channel();
         let (tell, caught_up) = oneshot::channel();
-        let position = Arc::new(AtomicU64::new(0));
+        let query = query.into();
+        let begun_after = match query.start() {
+            Start::After(position) => position,
+            _ => Position::START,
+        };
+        let position = Arc::new(AtomicU64::new(begun_after.get()));
         let running = Running {
             events: context.subscribe(query),
             handler,
@@ -110,7 +115,8 @@ impl Subscription {
         self.task.as_ref().is_some_and(|task| !task.is_finished())
     }
 
-    /// The position of the last event that was handled without an error; `START` before the first.
+    /// The position of the last event that was handled without an error; before the first one the position that it began
+    /// after, `START` when it began elsewhere.
     pub fn position(&self) -> Position {
         Position::new(self.position.load(Ordering::Acquire))
     }

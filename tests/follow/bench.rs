@@ -35,6 +35,10 @@ impl Bench {
         make(&jetstream, replicas).await;
         let connection = Connection::from_client(connect(urls).await);
         let log = NatsLog::open(&connection, STREAM).await.unwrap();
+        Self::of(jetstream, log)
+    }
+
+    pub(crate) fn of(jetstream: jetstream::Context, log: NatsLog) -> Self {
         let context = ContextName::new("follow").unwrap();
         let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
         Self { log, jetstream, scheme }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{Position, Start};
+use cim_persistence::clock::Timestamp;
 use cim_persistence::event::NonEmpty;
-use cim_persistence::event_log::EventLog;
+use cim_persistence::event_log::{EventLog, NatsLog};
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, NatsKeyValue, Watched};
 use cim_persistence::subject::Pattern;
@@ -24,8 +25,13 @@ async fn a_server_that_is_killed_under_load_costs_nothing() {
     bench.fill(3000).await;
     let (stop, stored, seen) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let mut follower = bench.follow(BEGINNING);
-    let mut latest = bench.follow(Start::Latest);
-    latest.past().await;
+    // These are not polled any more once they are caught up, until it is over.
+    let mut idle = Vec::new();
+    for start in [Start::Latest, Start::Now, Start::Since(Timestamp::from_micros(0))] {
+        let mut follower = bench.follow(start);
+        follower.past().await;
+        idle.push((follower, if start == Start::Now { 3000 } else { 0 }));
+    }
     let crashing = async {
         for _ in 0..5 {
             progress(&stored, 300).await;
@@ -45,8 +51,9 @@ async fn a_server_that_is_killed_under_load_costs_nothing() {
     futures::join!(bench.write(&stop, &stored), following, crashing);
     let all = bench.all().await;
     follower.saw_exactly(&all).await;
-    // This one was not polled since it was caught up.
-    latest.saw_exactly(&all).await;
+    for (mut follower, skipped) in idle {
+        follower.saw_exactly(&all[skipped..]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,6 +120,35 @@ async fn a_new_leader_and_a_deleted_consumer_cost_nothing() {
         }
     };
     futures::join!(bench.write(&stop, &stored), following, disturbing);
+    follower.saw_exactly(&bench.all().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_comes_before_caught_up_on_three_servers() {
+    let cluster = PrivateCluster::start().await.unwrap();
+    let urls = cluster.urls().each_ref().map(String::as_str);
+    let bench = Bench::start(&urls, 3).await;
+    for round in 1..=30 {
+        bench.fill(20).await;
+        for start in [BEGINNING, Start::Latest] {
+            let mut follower = bench.follow(start);
+            follower.past().await;
+            let last = follower.seen.last().map(|message| message.position.get());
+            assert_eq!(last, Some(round * 20), "from {start:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_lost_on_the_way_are_fetched_again() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let bench = Bench::start(&[server.url()], 1).await;
+    bench.fill(4000).await;
+    // The client drops what it has no room for.
+    let options = async_nats::ConnectOptions::new().subscription_capacity(100);
+    let client = options.connect(server.url()).await.unwrap();
+    let log = NatsLog::open(&Connection::from_client(client), STREAM).await.unwrap();
+    let mut follower = Bench::of(bench.jetstream.clone(), log).follow(BEGINNING);
     follower.saw_exactly(&bench.all().await).await;
 }
 

@@ -45,3 +45,20 @@ async fn a_log_that_is_gone_ends_following() {
         assert!(matches!(error, Some(BackendError::NotFound { .. })), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn messages_removed_before_their_turn_hold_nobody_up() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let bench = Bench::start(&[server.url()], 1).await;
+    bench.fill(5000).await;
+    let mut follower = bench.follow(BEGINNING);
+    follower.until(1).await;
+    bench.jetstream.get_stream(STREAM).await.unwrap().purge().await.unwrap();
+    follower.past().await;
+    assert!(follower.seen.len() < 5000);
+    let before = follower.seen.len();
+    bench.fill(1).await;
+    follower.until(before + 1).await;
+    assert_eq!(follower.seen[before].position, Position::new(5001));
+    assert_eq!(follower.caught_up, 1);
+}

@@ -5,3 +5,4 @@ mod bench;
 mod crash;
 mod cut;
 mod leave;
+mod rights;

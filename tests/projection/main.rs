@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod as_of;
 mod domain;
+mod effects;
 mod generations;
 mod once;
 mod poison;

@@ -4,14 +4,14 @@ use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cim_persistence::backend::Position;
-use cim_persistence::store::StoredEvent;
+use cim_persistence::backend::{Position, Start};
+use cim_persistence::store::{EventFilter, StoredEvent};
 use cim_persistence::subscription::{Subscription, SubscriptionError, SubscriptionQuery};
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::bench::{LONG, append, in_memory};
+use crate::bench::{LONG, append, event_type, in_memory};
 
 type Handled = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -44,6 +44,19 @@ async fn start_returns_when_caught_up_and_the_rest_follows() {
     assert_eq!(subscription.position(), Position::new(position));
     append(&shop, "order", "1", "paid").await;
     assert_eq!(seen.lock().unwrap().len(), 301, "nothing is handled after the stop");
+    subscription.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn position_begins_where_the_subscription_does() {
+    let shop = in_memory();
+    append(&shop, "order", "1", "placed").await;
+    append(&shop, "order", "1", "paid").await;
+    let none = EventFilter::for_event(event_type("shipped"));
+    let query = SubscriptionQuery::of(none).from(Start::After(Position::new(1)));
+    let nothing = |_| async { Handled::Ok(()) };
+    let mut subscription = Subscription::start(&shop, query, nothing).await.unwrap();
+    assert_eq!(subscription.position(), Position::new(1));
     subscription.stop().await.unwrap();
 }
 

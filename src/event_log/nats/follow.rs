@@ -136,11 +136,11 @@ impl Following {
         let Some(pull) = &mut self.pull else { return self.begin().await };
         match pull.next().await? {
             Answer::Message(delivered) => self.take(delivered),
-            // A consumer that is idle has delivered what there was, whatever it counted before.
+            // What it counted as left may have been removed.
             Answer::Idle if self.progress == Progress::Behind => {
                 self.progress = Progress::Exhausted;
             }
-            Answer::Idle => {}
+            Answer::Idle | Answer::Alive => {}
         }
         self.failures = 0;
         Ok(())

@@ -45,6 +45,7 @@ pub fn cases() -> Vec<Case<Bucket>> {
         thousand_keys_are_read_at_once,
         keys_are_found_by_pattern,
         any_bytes_are_a_value,
+        last_revision_is_that_of_the_last_change,
         watches::revision_of_another_key_is_asserted,
         watches::headers_come_back,
         watches::entries_are_found_by_pattern,
@@ -108,6 +109,21 @@ async fn delete_keeps_the_revision_growing(bucket: Bucket) -> Outcome {
     change(&bucket, delete("never", Expected::Anything)).await?;
     let slot = bucket.get(&key("never"), ReadFrom::Leader).await?;
     promise!(slot.revision > again && slot.value.is_none(), "a delete of an unset key: {slot:?}");
+    Ok(())
+}
+
+async fn last_revision_is_that_of_the_last_change(bucket: Bucket) -> Outcome {
+    promise_eq!(bucket.last_revision().await?, 0, "the last revision of an empty bucket");
+    let first = change(&bucket, put("a", "value", Expected::Anything)).await?;
+    promise_eq!(bucket.last_revision().await?, first, "after a change");
+    let other = change(&bucket, put("b", "value", Expected::Anything)).await?;
+    promise_eq!(bucket.last_revision().await?, other, "after a change of another key");
+    let refused = change(&bucket, put("b", "again", Expected::Revision(first))).await;
+    promise_refused!(refused, BackendError::Conflict { .. }, "a change of an older revision");
+    promise_eq!(bucket.last_revision().await?, other, "after a refusal");
+    let deleted = change(&bucket, delete("a", Expected::Anything)).await?;
+    promise!(deleted > other, "revision {deleted} of the delete follows {other}");
+    promise_eq!(bucket.last_revision().await?, deleted, "after a delete");
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -43,8 +44,10 @@ const UNUSED: Duration = Duration::from_secs(15);
 /// What a consumer says.
 pub(super) enum Answer {
     Message(Delivered),
-    /// It has nothing to deliver.
+    /// Everything that it had to deliver has come.
     Idle,
+    /// It is there.
+    Alive,
 }
 
 /// The consumer as it was when it was made.
@@ -64,6 +67,8 @@ pub(super) struct Pull {
     log: NatsLog,
     name: String,
     runtime: Handle,
+    /// The request that makes the consumer, until it is answered.
+    making: Option<JoinHandle<Result<Message, BackendError>>>,
     inbox: String,
     answers: Subscriber,
     connects: u64,
@@ -92,10 +97,11 @@ impl Pull {
             .await
             .map_err(|e| BackendError::unavailable(format!("subscribing to follow: {e}")))?;
         // Made before the consumer, so that the consumer is deleted when this future is dropped.
-        let pull = Self {
+        let mut pull = Self {
             log: log.clone(),
             name: format!("cim-follow-{}", Uuid::new_v4().simple()),
             runtime: Handle::current(),
+            making: None,
             inbox,
             answers,
             connects,
@@ -133,7 +139,13 @@ impl Pull {
             "action": "create",
         });
         let subject = pull.subject("CONSUMER.CREATE");
-        let answer = log.connection.request(&subject, None, request.to_string().into()).await?;
+        let connection = log.connection.clone();
+        let making = pull.making.insert(pull.runtime.spawn(async move {
+            connection.request(&subject, None, request.to_string().into()).await
+        }));
+        let answer = making.await;
+        pull.making = None;
+        let answer = answer.map_err(|_| closed())??;
         let made = wire::api_answer(&log.stream, &answer.payload)?;
         Ok((pull, made))
     }
@@ -150,7 +162,7 @@ impl Pull {
             };
             match message.status.map(|status| status.as_u16()) {
                 None => return self.message(message).map(Answer::Message),
-                Some(100) => return Ok(Answer::Idle),
+                Some(100) => return self.heartbeat(&message),
                 Some(code) => self.ended(code, &message)?,
             }
         }
@@ -158,14 +170,27 @@ impl Pull {
 
     fn message(&mut self, message: Message) -> Result<Delivered, BackendError> {
         let (number, delivered) = delivered(message)?;
-        self.received += 1;
-        if number != self.received {
-            let (wanted, name) = (self.received, &self.name);
-            let detail = format!("consumer {name} delivered message {number} instead of {wanted}");
-            return Err(BackendError::unavailable(detail));
+        if number != self.received + 1 {
+            return Err(self.gap(number));
         }
+        self.received = number;
         self.outstanding = self.outstanding.saturating_sub(1);
         Ok(delivered)
+    }
+
+    /// A consumer that is idle has delivered what it had. Whether that arrived is another question.
+    fn heartbeat(&self, message: &Message) -> Result<Answer, BackendError> {
+        match number(message, "Nats-Last-Consumer") {
+            Some(last) if last != self.received => Err(self.gap(last)),
+            Some(_) => Ok(Answer::Idle),
+            None => Ok(Answer::Alive),
+        }
+    }
+
+    fn gap(&self, number: u64) -> BackendError {
+        let (name, received) = (&self.name, self.received);
+        let detail = format!("consumer {name} is at message {number}, after {received} that came");
+        BackendError::unavailable(detail)
     }
 
     async fn request(&mut self) -> Result<(), BackendError> {
@@ -198,9 +223,8 @@ impl Pull {
             let detail = format!("consumer {}: {code} {text}", self.name);
             return Err(BackendError::unavailable(detail));
         }
-        let headers = message.headers.as_ref();
-        let left = headers.and_then(|headers| headers.get("Nats-Pending-Messages"));
-        let left = left.and_then(|left| left.as_str().parse().ok()).unwrap_or(self.outstanding);
+        let left = number(message, "Nats-Pending-Messages");
+        let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(self.outstanding);
         self.outstanding = self.outstanding.saturating_sub(left);
         if too_large && left == BATCH {
             // Not even one message was small enough.
@@ -244,11 +268,20 @@ impl Drop for Pull {
     fn drop(&mut self) {
         let subject = self.subject("CONSUMER.DELETE");
         let connection = self.log.connection.clone();
+        let making = self.making.take();
         self.runtime.spawn(async move {
+            // A server does not promise to take two requests in the order they were sent.
+            if let Some(making) = making {
+                let _ = making.await;
+            }
             // A consumer that cannot be deleted now is removed by the server when it was unused for a while.
             let _ = connection.request(&subject, None, Bytes::new()).await;
         });
     }
+}
+
+fn number(message: &Message, header: &'static str) -> Option<u64> {
+    message.headers.as_ref()?.get(header)?.as_str().parse().ok()
 }
 
 fn closed() -> BackendError {

@@ -1,0 +1,43 @@
+//! Users who may not follow.
+
+use std::time::Duration;
+
+use cim_persistence::backend::nats::Connection;
+use cim_persistence::backend::{BackendError, ConnectionConfig, Position, Start};
+use cim_persistence::event_log::NatsLog;
+use cim_persistence::server::PrivateServer;
+use tokio::time::timeout;
+
+use crate::bench::{Bench, STREAM};
+
+const CONFIG: &str = r#"
+jetstream { store_dir: $CIM_STORE_DIR }
+authorization { users: [
+  {user: app, password: app}
+  {user: reader, password: reader, permissions: {publish: {deny: ["$JS.API.CONSUMER.CREATE.>"]}}}
+  {user: maker, password: maker, permissions: {publish: {deny: ["$JS.API.CONSUMER.MSG.NEXT.>"]}}}
+] }
+no_auth_user: app
+"#;
+
+#[tokio::test]
+async fn whoever_may_not_make_or_ask_a_consumer_is_told_so() {
+    let server = PrivateServer::start_with_config(CONFIG).await.unwrap();
+    let bench = Bench::start(&[server.url()], 1).await;
+    bench.fill(3).await;
+    for (user, wanted) in [("reader", "CONSUMER.CREATE"), ("maker", "CONSUMER.MSG.NEXT")] {
+        let config = ConnectionConfig::new(server.url()).user_password(user, user);
+        let connection = Connection::connect(&config).await;
+        let log = NatsLog::open(&connection.unwrap(), STREAM).await.unwrap();
+        let bench = Bench::of(bench.jetstream.clone(), log);
+        let mut follower = bench.follow(Start::After(Position::START));
+        let told = timeout(Duration::from_secs(10), follower.step());
+        match told.await.expect("it is told soon") {
+            Some(BackendError::Denied { subject, .. }) => {
+                assert!(subject.contains(wanted), "{user} on {subject}");
+            }
+            other => panic!("{user}: {other:?}"),
+        }
+    }
+    bench.until_no_consumer_is_left(STREAM).await;
+}
