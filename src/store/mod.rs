@@ -9,6 +9,7 @@ mod stored;
 mod encode;
 mod ahead;
 mod context;
+mod read;
 mod event_store;
 mod nats;
 
