@@ -25,6 +25,8 @@
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
 //! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
+//! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
+//! | [`projection`] | read models kept by events, each event taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |

@@ -53,8 +53,7 @@ impl Context {
         let query = TailQuery { patterns: NonEmpty::one(all), start: Start::After(position) };
         let (scheme, format) = (self.scheme().clone(), self.format());
         let events = self
-            .inner
-            .log
+            .log()
             .follow(query)
             .map_err(StoreError::from)
             .map_ok(Followed::into_message)

@@ -1,0 +1,10 @@
+//! Queries over read models and events: each way gives the same, plans explain themselves, what is refused is refused exactly.
+#![allow(clippy::unwrap_used)]
+
+mod cache;
+mod domain;
+mod events;
+mod plans;
+mod property;
+mod refusals;
+mod search;
