@@ -3,23 +3,29 @@
 use std::error::Error;
 use std::fmt;
 
-use cim_persistence::read_model::{ReadModelStore, Stored};
-use cim_persistence::specification::{SearchOptions, Selection, document_of, field};
+use cim_persistence::query::{QueryHint, QueryOptimizer};
+use cim_persistence::read_model::ReadModelStore;
+use cim_persistence::specification::Specification;
 use cim_persistence::store::Context;
 use futures::TryStreamExt;
 use serde::Serialize;
 
 use crate::boards::{Board, Punctuality};
 
-/// How many rows of a table are shown.
+/// The boards of one airport and one carrier that are more than an hour late, the latest first.
+const LATE: &str =
+    "subject:board.JFK.*.* AND carrier = 'B6' AND delay > 60 ORDER BY -delay, flight LIMIT 5";
+
+/// How many carriers are shown.
 const SHOWN: usize = 5;
 
-/// The answers: how many boards there are, and tables of some.
+/// The answers: how many boards there are, tables of some, and how one query was answered.
 #[derive(Debug, Serialize)]
 pub(crate) struct Queried {
     pub(crate) boards: usize,
     boards_jfk: usize,
     boards_jfk_b6: usize,
+    explain: String,
     #[serde(skip)]
     late: Vec<Board>,
     #[serde(skip)]
@@ -29,16 +35,9 @@ pub(crate) struct Queried {
 impl Queried {
     pub(crate) async fn ask(context: &Context) -> Result<Self, Box<dyn Error>> {
         let store = ReadModelStore::new(context);
-        let jfk: Vec<Stored<Board>> =
-            store.query::<Board>(Some("board.JFK.*.*")).await?.try_collect().await?;
-        // The boards of one carrier that are more than an hour late, the latest first.
-        let late = field("carrier").eq("B6").and(field("delay").gt(60));
-        let options = SearchOptions::default().order_by("-delay")?.limit(SHOWN);
-        let mut selection = Selection::new(late.compile()?, &options, "board.JFK.*.*")?;
-        for stored in &jfk {
-            let id = stored.metadata.id.as_str();
-            selection.push(id, document_of(&stored.model)?, stored.model.clone());
-        }
+        let boards = store.of::<Board>();
+        let everything = Specification::everything();
+        let jfk = store.query::<Board>(Some("board.JFK.*.*")).await?;
         let mut carriers: Vec<Punctuality> = store
             .query::<Punctuality>(None)
             .await?
@@ -46,19 +45,21 @@ impl Queried {
             .try_collect()
             .await?;
         carriers.sort_by(|a, b| b.late_share().total_cmp(&a.late_share()));
+
+        let optimizer = QueryOptimizer::new(context).knows::<Board>();
+        let plan = optimizer.create_plan(LATE, QueryHint::default()).await?;
+        let (found, performance) = optimizer.execute_plan(&plan).await?;
+        let late: Result<_, _> =
+            found.into_iter().map(|found| serde_json::from_value(found.document)).collect();
         Ok(Self {
-            boards: count(&store, None).await?,
-            boards_jfk: jfk.len(),
-            boards_jfk_b6: count(&store, Some("board.JFK.B6.*")).await?,
-            late: selection.finish().items.into_iter().map(|found| found.about).collect(),
+            boards: boards.count(None, &everything).await?,
+            boards_jfk: jfk.try_fold(0, |n, _| std::future::ready(Ok(n + 1))).await?,
+            boards_jfk_b6: boards.count(Some("board.JFK.B6.*"), &everything).await?,
+            explain: plan.explain(Some(&performance)),
+            late: late?,
             carriers,
         })
     }
-}
-
-async fn count(store: &ReadModelStore, pattern: Option<&str>) -> Result<usize, Box<dyn Error>> {
-    let boards = store.query::<Board>(pattern).await?;
-    Ok(boards.try_fold(0, |count, _| std::future::ready(Ok(count + 1))).await?)
 }
 
 impl fmt::Display for Queried {
@@ -80,6 +81,7 @@ impl fmt::Display for Queried {
             let share = carrier.late_share();
             writeln!(f, "  {name} {share:>3.0} % of {departed}, {cancelled} cancelled")?;
         }
-        Ok(())
+        writeln!(f, "How the late ones were found:")?;
+        self.explain.lines().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
