@@ -207,7 +207,13 @@ impl MemoryStream {
         patterns: &NonEmpty<Pattern>,
         bound: Bound,
     ) -> Result<Matching<StoredMessage>, BackendError> {
-        let end = self.see_patterns(patterns).await?;
+        let mut end = self.see_patterns(patterns).await?;
+        // A replica that has not got as far as the position finds nothing, and another one is asked.
+        while let Bound::Position(position) = bound
+            && end < position.get()
+        {
+            end = self.see_patterns(patterns).await?;
+        }
         let model = self.inner.model();
         let end = end.min(match bound {
             Bound::Newest => u64::MAX,

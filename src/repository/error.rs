@@ -1,7 +1,8 @@
 //! What can go wrong with aggregates.
 
+use crate::specification::SpecificationError;
 use crate::store::StoreError;
-use crate::subject::InvalidToken;
+use crate::subject::{InvalidPattern, InvalidToken};
 
 /// A failure of a repository.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,20 @@ pub enum RepositoryError {
         /// Why not.
         reason: String,
     },
+    /// A pattern is none, or means none of the repository's aggregates. Correct it.
+    #[error(transparent)]
+    Pattern(#[from] InvalidPattern),
+    /// Aggregates of another type are asked for. Ask their repository.
+    #[error("this repository holds {aggregate_type}, not {asked}; ask the repository of {asked}")]
+    OtherType {
+        /// The type that was asked for.
+        asked: String,
+        /// The type that the repository holds.
+        aggregate_type: String,
+    },
+    /// What is asked of aggregates cannot be asked: it names a field they do not have, for instance. Correct it.
+    #[error(transparent)]
+    Specification(#[from] SpecificationError),
     /// The event store failed; see its error.
     #[error(transparent)]
     Store(StoreError),

@@ -171,7 +171,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     }
 
     /// Brings a base up to the newest event, or replays everything where the base does not fit the events.
-    async fn brought_up(
+    pub(super) async fn brought_up(
         &self,
         id: &A::Id,
         key: &AggregateId,
@@ -336,7 +336,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     }
 
     /// The state at a version or a time, with the events that lead there if they are wanted.
-    async fn past(
+    pub(super) async fn past(
         &self,
         id: &A::Id,
         key: &AggregateId,
@@ -435,7 +435,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         writer.offer(slot_key, loaded.head.version, record::replaces, Box::new(encode));
     }
 
-    fn distrust(&self, key: &AggregateId, reason: &str) {
+    pub(super) fn distrust(&self, key: &AggregateId, reason: &str) {
         metrics::counter!("cim_state_distrusted_total").increment(1);
         tracing::warn!(
             context = %self.context.scheme().context(),

@@ -13,6 +13,9 @@ mod history;
 mod save;
 mod snapshot;
 mod transact;
+mod scan;
+mod search;
+mod as_of;
 mod nats;
 
 use std::sync::Arc;
@@ -24,6 +27,7 @@ pub use error::{RepositoryError, TransactError};
 pub use options::{
     AggregateMetadata, Freshness, LoadOptions, SaveOptions, SnapshotPolicy, TransactOptions,
 };
+pub use search::{QueryFreshness, QueryOptions};
 pub use transact::Transacted;
 
 use crate::store::Context;

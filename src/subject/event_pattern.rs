@@ -176,7 +176,7 @@ pub(super) fn parse_version(token: &str) -> Option<u32> {
 }
 
 /// Checks aggregate and id; the wildcards among them stand for what they stand for on a server.
-fn check_subject(tokens: &[&str]) -> Result<(), InvalidToken> {
+pub(super) fn check_subject(tokens: &[&str]) -> Result<(), InvalidToken> {
     let wildcard = |token: &str| matches!(token, "*" | ">");
     let Some((aggregate, id)) = tokens.split_first() else {
         return Ok(());
@@ -221,6 +221,6 @@ fn parse_event(
     })
 }
 
-fn token_of(pattern: &str) -> impl Fn(InvalidToken) -> InvalidPattern {
+pub(super) fn token_of(pattern: &str) -> impl Fn(InvalidToken) -> InvalidPattern {
     move |source| InvalidPattern::Token { pattern: pattern.to_owned(), source }
 }

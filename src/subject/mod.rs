@@ -8,9 +8,11 @@ mod id;
 mod scheme;
 mod pattern;
 mod event_pattern;
+mod aggregate_pattern;
 mod address;
 
 pub use address::{Address, InvalidAddress, Location};
+pub use aggregate_pattern::AggregatePattern;
 pub use event_pattern::{EventPattern, HeaderFilter};
 pub use id::{AggregateId, Identity, MAX_ID_BYTES};
 pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, Pattern};

@@ -80,6 +80,33 @@ pub enum InvalidPattern {
         /// What it has to begin with.
         prefix: String,
     },
+    /// A pattern means other aggregates than those in question. Begin it with one of `prefixes`.
+    #[error(
+        "pattern {pattern:?} means none of these aggregates; begin it with one of {}",
+        prefixes.join(", ")
+    )]
+    OtherAggregates {
+        /// The pattern.
+        pattern: String,
+        /// What it can begin with.
+        prefixes: Vec<String>,
+    },
+    /// A pattern of aggregates ends before the id does. Add the id's tokens, `*` for any, or end it with `>`.
+    #[error(
+        "pattern {pattern:?} ends before the id does; add the id's tokens, * for any, or end it with >"
+    )]
+    NoId {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern of states' addresses does not end as they do. End it with `.state`, after the id, or with `>`.
+    #[error(
+        "pattern {pattern:?} matches no address of a state; end it with .state after the id, or with >"
+    )]
+    NoState {
+        /// The pattern.
+        pattern: String,
+    },
     /// An event pattern ends before the id does. Add the missing tokens, `*` for any, or end it with `>`.
     #[error(
         "event pattern {pattern:?} ends before the id's {id_tokens} token(s) do; add them, * for any, or end it with >"

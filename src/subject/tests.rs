@@ -1,6 +1,7 @@
 //! What the subject language promises without a server. What a server delivers is in `tests/subject_language.rs`.
 
 mod addresses;
+mod aggregate_patterns;
 mod event_patterns;
 mod ids;
 mod patterns;

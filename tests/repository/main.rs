@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod as_of;
 mod bad_input;
+mod branches;
 mod cache_state;
 mod config;
 mod delete_history;
 mod domain;
 mod load;
+mod query;
 mod rows;
 mod save;
 mod snapshots;
