@@ -3,6 +3,7 @@
 //! [`ReadModel`] is what a user writes, [`ReadModelStore`] saves, loads and finds models. Who keeps them current by events is
 //! [`projection`](crate::projection). Any client of NATS reads a model as plain JSON by its key.
 
+mod mapping;
 mod model;
 mod error;
 pub(crate) mod layout;
@@ -14,12 +15,20 @@ mod scan;
 mod save;
 mod store;
 mod watch;
+mod newest;
+mod live;
+mod view;
 
 pub use error::ReadModelError;
 pub use index::{IndexQuery, IndexSpec, InvalidIndex};
+pub use live::{LiveOptions, LiveState, LiveView, Staleness, Undecodable};
+pub use mapping::{InvalidMapping, Mapping};
 pub use model::{ReadModel, ReadModelMetadata, Stored};
 pub use models::Models;
 pub use pattern::ModelPattern;
 pub use save::{ExpectedRevision, SaveModel};
 pub use store::ReadModelStore;
+pub use view::{
+    MAX_VIEW_ITEMS, MaterializedView, ViewDefinition, ViewItem, ViewKeeper, ViewResult, ViewStatus,
+};
 pub use watch::ModelChange;

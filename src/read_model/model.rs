@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::IndexSpec;
+use super::{IndexSpec, Mapping};
 use crate::backend::Position;
 use crate::clock::Timestamp;
 use crate::store::{StoreError, StoredEvent};
@@ -50,6 +50,11 @@ pub trait ReadModel: Serialize + DeserializeOwned + Clone + Send + Sync + 'stati
     /// The indexes that are kept with it. Default none.
     fn indexes() -> Vec<IndexSpec> {
         Vec::new()
+    }
+
+    /// How its fields are stored, where that is not how serde writes them. Asked once for each handle. Default as serde does.
+    fn mapping() -> Mapping {
+        Mapping::none()
     }
 
     /// What an event does to it; called through [`Changes::apply_event`](crate::projection::Changes::apply_event). Default

@@ -5,9 +5,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::resolve::{Found, Reader};
-use super::{IndexSpec, ReadModelError, Stored, layout};
+use super::{IndexSpec, Mapping, ReadModelError, Stored, layout};
+use crate::specification::fields_of;
 use crate::state::Entry;
 use crate::subject::{AggregateId, Pattern};
 
@@ -23,6 +25,7 @@ pub struct Models<T> {
     pub(super) model: Arc<str>,
     pub(super) schema_version: u32,
     pub(super) indexes: Arc<[IndexSpec]>,
+    pub(super) mapping: Mapping,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -33,6 +36,7 @@ impl<T> Clone for Models<T> {
             model: Arc::clone(&self.model),
             schema_version: self.schema_version,
             indexes: Arc::clone(&self.indexes),
+            mapping: self.mapping.clone(),
             kind: PhantomData,
         }
     }
@@ -47,9 +51,16 @@ impl<T> Models<T> {
         model: &str,
         schema_version: u32,
         indexes: Vec<IndexSpec>,
+        mapping: Mapping,
     ) -> Self {
         let (model, indexes) = (model.into(), indexes.into());
-        Self { reader, model, schema_version, indexes, kind: PhantomData }
+        Self { reader, model, schema_version, indexes, mapping, kind: PhantomData }
+    }
+
+    /// The same models as the documents that are stored.
+    pub(super) fn untyped(&self) -> Models<Value> {
+        let (reader, indexes) = (self.reader.clone(), self.indexes.to_vec());
+        Models::new(reader, &self.model, self.schema_version, indexes, Mapping::none())
     }
 
     /// The name of their type.
@@ -115,11 +126,33 @@ impl<T: DeserializeOwned> Models<T> {
     /// The model in an entry; `None` when it was deleted.
     pub(super) fn decode(&self, entry: &Entry) -> Result<Option<Stored<T>>, ReadModelError> {
         let Some(value) = &entry.value else { return Ok(None) };
-        let model = serde_json::from_slice(value).map_err(|error| ReadModelError::Shape {
+        let shape = |reason| ReadModelError::Shape {
             key: entry.key.to_string(),
             revision: entry.revision,
-            reason: error.to_string(),
-        })?;
+            reason,
+        };
+        let model = match self.mapping.is_none() {
+            true => serde_json::from_slice(value).map_err(|error| shape(error.to_string()))?,
+            false => {
+                let document =
+                    serde_json::from_slice(value).map_err(|error| shape(error.to_string()))?;
+                self.model_of(&document).map_err(shape)?
+            }
+        };
         Ok(Some(Stored { model, metadata: layout::metadata(&self.model, entry)? }))
+    }
+
+    /// The model that a stored document stands for, or why it stands for none.
+    pub(super) fn model_of(&self, document: &Value) -> Result<T, String> {
+        if self.mapping.is_none() {
+            return T::deserialize(document).map_err(|error| error.to_string());
+        }
+        let model = self.mapping.read(document.clone()).map_err(|error| error.to_string())?;
+        serde_json::from_value(model).map_err(|error| error.to_string())
+    }
+
+    /// The names of the fields of stored documents, where the type tells them.
+    pub(super) fn known_fields(&self) -> Option<Vec<String>> {
+        Some(self.mapping.stored_names(fields_of::<T>()?))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -11,6 +12,7 @@ use super::resolve::{Found, Keeper};
 use super::{Models, ReadModel, ReadModelError, index, layout};
 use crate::backend::BackendError;
 use crate::event::NonEmpty;
+use crate::specification::document_of;
 use crate::state::{Change, Entry, Expected, Key, KeyWrite};
 use crate::subject::{AggregateId, Pattern};
 
@@ -126,14 +128,8 @@ impl<T> Models<T> {
         document: Option<&D>,
         how: &SaveModel,
     ) -> Result<NonEmpty<KeyWrite>, ReadModelError> {
-        let encode = |error: serde_json::Error| ReadModelError::Encode {
-            model_type: self.model.to_string(),
-            reason: error.to_string(),
-        };
-        let change = match document {
-            Some(document) => Change::Put(serde_json::to_vec(document).map_err(encode)?.into()),
-            None => Change::Delete,
-        };
+        let value: Option<Bytes> = document.map(|document| self.encode(document)).transpose()?;
+        let change = value.clone().map_or(Change::Delete, Change::Put);
         let mut writes = NonEmpty::one(KeyWrite {
             key: key.clone(),
             change,
@@ -146,12 +142,27 @@ impl<T> Models<T> {
         let entries =
             |document: &Value| index::entries(&self.model, GENERATION, &self.indexes, id, document);
         // A document that another client wrote and that is no JSON has no entries.
-        let old = stored.and_then(|entry| serde_json::from_slice(entry.value.as_deref()?).ok());
-        let old = old.as_ref().map(entries).unwrap_or_default();
-        let new = document.map(serde_json::to_value).transpose().map_err(encode)?;
-        let new = new.as_ref().map(entries).unwrap_or_default();
+        let entries_of = |value: Option<&Bytes>| {
+            let document: Option<Value> = value.and_then(|json| serde_json::from_slice(json).ok());
+            document.as_ref().map(entries).unwrap_or_default()
+        };
+        let old = entries_of(stored.and_then(|entry| entry.value.as_ref()));
+        let new = entries_of(value.as_ref());
         index::difference(&old, &new).for_each(|write| writes.push(write));
         Ok(writes)
+    }
+
+    /// The JSON that is stored for a model.
+    fn encode<D: Serialize>(&self, model: &D) -> Result<Bytes, ReadModelError> {
+        let refused =
+            |reason| ReadModelError::Encode { model_type: self.model.to_string(), reason };
+        if self.mapping.is_none() {
+            let json = serde_json::to_vec(model).map_err(|error| refused(error.to_string()))?;
+            return Ok(json.into());
+        }
+        let document = document_of(model).map_err(|error| refused(error.to_string()))?;
+        let stored = self.mapping.write(document).map_err(|error| refused(error.to_string()))?;
+        Ok(stored.to_string().into())
     }
 }
 

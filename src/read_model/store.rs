@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use super::resolve::Reader;
-use super::{ExpectedRevision, Models, ReadModel, ReadModelError, SaveModel, Stored};
+use super::{ExpectedRevision, Mapping, Models, ReadModel, ReadModelError, SaveModel, Stored};
 use crate::specification::ReadModelList;
 use crate::state::KeyValue;
 use crate::store::Context;
@@ -41,7 +41,7 @@ use crate::subject::{AggregateId, ModelType};
 /// ```
 #[derive(Debug, Clone)]
 pub struct ReadModelStore {
-    reader: Reader,
+    pub(super) reader: Reader,
 }
 
 impl ReadModelStore {
@@ -57,7 +57,8 @@ impl ReadModelStore {
 
     /// The models of one type.
     pub fn of<M: ReadModel>(&self) -> Models<M> {
-        Models::new(self.reader.clone(), M::MODEL_TYPE, M::SCHEMA_VERSION, M::indexes())
+        let reader = self.reader.clone();
+        Models::new(reader, M::MODEL_TYPE, M::SCHEMA_VERSION, M::indexes(), M::mapping())
     }
 
     /// The models of one type as JSON documents.
@@ -66,7 +67,7 @@ impl ReadModelStore {
     /// [`ReadModelError::InvalidToken`] when the name is none.
     pub fn untyped(&self, model_type: &str) -> Result<Models<Value>, ReadModelError> {
         let model = ModelType::new(model_type)?;
-        Ok(Models::new(self.reader.clone(), model.as_str(), 1, Vec::new()))
+        Ok(Models::new(self.reader.clone(), model.as_str(), 1, Vec::new(), Mapping::none()))
     }
 
     /// Saves a model, whatever revision it has, and returns its new one; [`Models::save`] says more.

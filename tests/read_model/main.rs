@@ -4,6 +4,9 @@
 
 mod domain;
 mod generations;
+mod live;
+mod mapping;
 mod save;
 mod scan;
+mod view;
 mod watch;
