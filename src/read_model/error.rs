@@ -1,7 +1,10 @@
 //! What can go wrong with read models.
 
+use std::time::Duration;
+
 use super::MappingError;
 use crate::backend::BackendError;
+use crate::specification::SpecificationError;
 use crate::state::InvalidKey;
 use crate::subject::{InvalidPattern, InvalidToken};
 
@@ -94,6 +97,60 @@ pub enum ReadModelError {
         /// Why not.
         reason: String,
     },
+    /// A live view does not hold everything that a pattern means. Ask the store, or start a view of more.
+    #[error("pattern {pattern} means more than the live view of {view} holds; ask the store")]
+    OutsideView {
+        /// The pattern.
+        pattern: String,
+        /// What the view holds.
+        view: String,
+    },
+    /// A live view has no index on a field. Declare it when the view is started, or query.
+    #[error("the live view has no index on {field:?}; it has {indexes:?}")]
+    NoIndex {
+        /// The field.
+        field: String,
+        /// The fields that have one.
+        indexes: Vec<String>,
+    },
+    /// A live view did not become current in time. Wait longer, or ask the store.
+    #[error(
+        "the live view is at revision {seen} after {waited:?} and not yet at {}; wait longer or ask the store",
+        revision.map_or("what is stored".to_owned(), |revision| revision.to_string())
+    )]
+    Behind {
+        /// What was waited for; `None` for everything that is stored.
+        revision: Option<u64>,
+        /// The revision it has.
+        seen: u64,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A materialized view of this name has another definition. Take another name, or drop that one.
+    #[error("view {name} exists with another definition; take another name or drop it")]
+    ViewExists {
+        /// The name.
+        name: String,
+    },
+    /// A definition cannot be that of a view. Correct it as the reason says; nothing was sent.
+    #[error("view {name} cannot be made: {reason}")]
+    InvalidView {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// What is stored under a view's key is no view. Look at the key; drop the view and make it again.
+    #[error("{key} is no view: {reason}; drop it and make it again")]
+    ViewRecord {
+        /// The key.
+        key: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A specification or its options cannot be used. Correct them.
+    #[error(transparent)]
+    Specification(#[from] SpecificationError),
     /// A name or an id cannot be used. Nothing was sent.
     #[error(transparent)]
     InvalidToken(#[from] InvalidToken),

@@ -18,10 +18,14 @@ mod store;
 mod watch;
 mod mapping;
 mod mapped;
+mod newest;
+mod live;
+mod view;
 
 pub use error::ReadModelError;
 pub use index::{INDEXED_TEXT_BYTES, IndexLookup, IndexSpec, MAX_INDEX_ENTRIES, MAX_INDEX_FIELDS};
 pub use index_build::IndexCheck;
+pub use live::{LiveOptions, LiveState, LiveView, Staleness, Undecodable};
 pub use mapped::Mapped;
 pub use mapping::{Mapping, MappingError};
 pub use model::{ReadModel, ReadModelMetadata, Stored};
@@ -29,4 +33,7 @@ pub use models::Models;
 pub use pattern::ModelPattern;
 pub use save::{ExpectedRevision, SaveModel};
 pub use store::ReadModelStore;
+pub use view::{
+    MAX_VIEW_ITEMS, MaterializedView, ViewDefinition, ViewItem, ViewKeeper, ViewResult, ViewStatus,
+};
 pub use watch::ModelChange;

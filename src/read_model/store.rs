@@ -43,7 +43,7 @@ use crate::subject::{AggregateId, ModelType};
 /// ```
 #[derive(Debug, Clone)]
 pub struct ReadModelStore {
-    reader: Reader,
+    pub(super) reader: Reader,
 }
 
 impl ReadModelStore {

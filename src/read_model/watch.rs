@@ -46,21 +46,7 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
         &self,
         pattern: &ModelPattern,
     ) -> Result<BoxStream<'static, Result<ModelChange<T>, ReadModelError>>, ReadModelError> {
-        if pattern.model_type() != self.model_type() {
-            return Err(ReadModelError::OutsideStore {
-                pattern: pattern.to_string(),
-                model_type: self.model_type().to_owned(),
-            });
-        }
-        let pointer = layout::pointer_key(self.model_type())?;
-        let watching = Watching {
-            models: self.clone(),
-            pattern: pattern.clone(),
-            pointer,
-            generation: None,
-            changes: None,
-            begun: false,
-        };
+        let watching = self.watching(pattern)?;
         Ok(futures::stream::unfold(Some(watching), |watching| async move {
             let mut watching = watching?;
             match watching.next().await {
@@ -73,23 +59,41 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
         })
         .boxed())
     }
+
+    /// The same, for those who want to know the generation.
+    pub(super) fn watching(&self, pattern: &ModelPattern) -> Result<Watching<T>, ReadModelError> {
+        if pattern.model_type() != self.model_type() {
+            return Err(ReadModelError::OutsideStore {
+                pattern: pattern.to_string(),
+                model_type: self.model_type().to_owned(),
+            });
+        }
+        Ok(Watching {
+            models: self.clone(),
+            pattern: pattern.clone(),
+            pointer: layout::pointer_key(self.model_type())?,
+            generation: None,
+            changes: None,
+            begun: false,
+        })
+    }
 }
 
 /// How long is waited for a bucket that is not there.
 const PAUSE: Duration = Duration::from_millis(200);
 
-struct Watching<T> {
+pub(super) struct Watching<T> {
     models: Models<T>,
     pattern: ModelPattern,
     pointer: Key,
-    /// The generation that is watched; none while the first one is being built.
     generation: Option<u64>,
     changes: Option<BoxStream<'static, Result<Watched, BackendError>>>,
     begun: bool,
 }
 
 impl<T: DeserializeOwned> Watching<T> {
-    async fn next(&mut self) -> Result<ModelChange<T>, ReadModelError> {
+    /// The next change; an error other than [`ReadModelError::Shape`] is the last. Given up, it loses nothing.
+    pub(super) async fn next(&mut self) -> Result<ModelChange<T>, ReadModelError> {
         loop {
             let Some(changes) = &mut self.changes else {
                 match self.open().await {
@@ -121,6 +125,11 @@ impl<T: DeserializeOwned> Watching<T> {
                 None => return Err(BackendError::unavailable("the watch ended").into()),
             }
         }
+    }
+
+    /// The generation that is watched; none while the first one is being built.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.generation
     }
 
     /// Watches the pointer, and the models of the generation that it names, from what they are now.

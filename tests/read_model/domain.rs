@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use cim_persistence::backend::ConnectionConfig;
 use cim_persistence::backend::nats::Connection;
+use cim_persistence::event::NonEmpty;
 use cim_persistence::read_model::{IndexSpec, ReadModel, ReadModelStore};
 use cim_persistence::server::{PrivateServer, ServerConfig};
-use cim_persistence::state::{KeyValue, MemoryKeyValue};
+use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue};
 use cim_persistence::subject::{AggregateId, InvalidToken};
 use cim_persistence::{Context, NatsRepositoryConfig};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Board {
@@ -45,6 +48,14 @@ impl Place {
     pub(crate) fn store(&self) -> ReadModelStore {
         ReadModelStore::on(Arc::clone(&self.bucket))
     }
+
+    /// How many consumers there are on the server's bucket.
+    pub(crate) async fn watchers(&self) -> usize {
+        let client = async_nats::connect(self.server.as_ref().unwrap().url()).await.unwrap();
+        let stream = format!("KV_{}", self.bucket.bucket());
+        let stream = async_nats::jetstream::new(client).get_stream(stream).await.unwrap();
+        stream.consumer_names().try_collect::<Vec<_>>().await.unwrap().len()
+    }
 }
 
 /// A bucket on a server and one in memory.
@@ -59,4 +70,20 @@ pub(crate) async fn places() -> [Place; 2] {
         Place { name: "server", bucket, server: Some(server) },
         Place { name: "memory", bucket: memory, server: None },
     ]
+}
+
+/// Stores any document under any key, as another client may.
+pub(crate) async fn put(place: &Place, key: &str, value: serde_json::Value) {
+    let value = serde_json::to_vec(&value).unwrap();
+    let write =
+        KeyWrite::new(Key::new(key).unwrap(), Change::Put(value.into()), Expected::Anything);
+    place.bucket.write(NonEmpty::one(write)).await.unwrap();
+}
+
+/// Says that a projection keeps boards, and in which generation.
+pub(crate) async fn point(place: &Place, generation: Option<u64>) {
+    let pointer = json!({
+        "format": 1, "projection": "boards", "generation": generation, "schema_version": 3, "building": 1,
+    });
+    put(place, "=model.board", pointer).await;
 }

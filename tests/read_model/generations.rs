@@ -1,26 +1,10 @@
 //! What readers see while a projection builds models anew.
 
-use cim_persistence::event::NonEmpty;
 use cim_persistence::read_model::{ReadModel, ReadModelError};
-use cim_persistence::state::{Change, Expected, Key, KeyWrite};
 use futures::TryStreamExt;
 use serde_json::json;
 
-use crate::domain::{Board, Place, board, places};
-
-async fn put(place: &Place, key: &str, value: serde_json::Value) {
-    let value = serde_json::to_vec(&value).unwrap();
-    let write =
-        KeyWrite::new(Key::new(key).unwrap(), Change::Put(value.into()), Expected::Anything);
-    place.bucket.write(NonEmpty::one(write)).await.unwrap();
-}
-
-async fn point(place: &Place, generation: Option<u64>) {
-    let pointer = json!({
-        "format": 1, "projection": "boards", "generation": generation, "schema_version": 3, "building": 1,
-    });
-    put(place, "=model.board", pointer).await;
-}
+use crate::domain::{Board, board, places, point, put};
 
 #[tokio::test]
 async fn a_switch_is_seen_at_once_by_those_who_had_read_before() {

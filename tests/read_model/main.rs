@@ -5,6 +5,8 @@
 mod domain;
 mod generations;
 mod indexes;
+mod live;
 mod save;
 mod scan;
+mod view;
 mod watch;
