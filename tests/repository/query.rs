@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use cim_persistence::backend::ReadFrom;
+use cim_persistence::backend::{Bound, ReadFrom};
 use cim_persistence::event::{NonEmpty, Tag};
 use cim_persistence::repository::{
     Freshness, LoadOptions, QueryFreshness, QueryOptions, Repository, RepositoryError, SaveOptions,
@@ -255,6 +255,19 @@ async fn pages_batches_first_and_count_agree() {
     assert!(
         kinds.items.iter().all(|(branch, known)| branch.id.0 == known.aggregate_id.to_string())
     );
+}
+
+#[tokio::test]
+async fn a_task_of_its_own_can_ask() {
+    let branches = Memory::new().branches();
+    pay_in(&branches, "a", 1).await;
+    let asking = tokio::spawn(async move {
+        let listed = branches.list_all().await.unwrap();
+        let loaded = branches.load_matching(None, Bound::Newest).await.unwrap();
+        (seen(&listed), seen(&loaded))
+    });
+    let (listed, loaded) = asking.await.unwrap();
+    assert_eq!((listed.len(), &listed), (1, &loaded));
 }
 
 #[tokio::test]
