@@ -1,6 +1,8 @@
 //! What readers see while a projection builds models anew.
 
+use cim_persistence::event::NonEmpty;
 use cim_persistence::read_model::{ReadModel, ReadModelError};
+use cim_persistence::state::{Change, Expected, Key, KeyWrite};
 use futures::TryStreamExt;
 use serde_json::json;
 

@@ -54,7 +54,7 @@ async fn a_view_follows_its_models() {
 
         let keepers = [ViewKeeper::start(&store), ViewKeeper::start(&store)];
         let first = ("JFK.B6.1".to_owned(), json!({"delay": 10}));
-        assert_eq!(up_to_date(&store, "worst").await, [first.clone()]);
+        assert_eq!(up_to_date(&store, "worst").await, std::slice::from_ref(&first));
         let mut saved = 0;
         for flight in 2..30 {
             saved = store.save(&late(flight, i64::from(flight) * 10)).await.unwrap();
