@@ -191,7 +191,7 @@ fn select<T>(
     compiled: Compiled,
     options: &SearchOptions,
     scope: &str,
-) -> Result<Page<Found<Arc<Stored<T>>>>, ReadModelError> {
+) -> Result<Documents<T>, ReadModelError> {
     let mut selection = Selection::new(compiled, options, scope)?;
     for Kept { stored, document } in found {
         let id = stored.metadata.id.clone();
