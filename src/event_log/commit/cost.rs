@@ -199,6 +199,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.load.state();
+        // While commits are under way the load holds; it fades from here.
+        state.load(Instant::now());
         state.under_way -= 1;
         if self.lane == Lane::Alone {
             state.alone_under_way -= 1;
