@@ -7,7 +7,9 @@ use std::time::Duration;
 use cim_persistence::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
 use cim_persistence::clock::{Clock, Timestamp};
 use cim_persistence::event::{Headers, NonEmpty, names};
-use cim_persistence::event_log::{EventLog, LogQuery, MemoryLog};
+use cim_persistence::event_log::{
+    Commit, CommitError, CommitPolicy, Committer, EventLog, LogQuery, MemoryLog,
+};
 use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue, Slot};
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
 use cim_persistence::testing::faults::{CallKind, Fault, Faults, Gate, Late, Rates};
@@ -371,6 +373,32 @@ async fn message_ids_are_forgotten_after_the_window() {
     log.publish(message).await.unwrap();
     let last = log.last(&subject(1), ReadFrom::Leader).await.unwrap().unwrap();
     assert_eq!(last.time, Timestamp::from_micros(1_000_000 + window));
+}
+
+#[tokio::test(start_paused = true)]
+async fn id_known_from_an_unproven_try_refuses_no_commit() {
+    let (log, faults) = faulty();
+    let committer = Committer::start(Arc::new(log.clone()), CommitPolicy::default());
+    // The first try arrives three operations later: after a look, a second try and another look.
+    faults.plan(Fault::LateWrite(Late::BeforeOperation(4)));
+    faults.plan(Fault::KnownId);
+    let commit = Commit::new(NonEmpty::one(create(1))).unwrap();
+    let stored = committer.commit(commit).await.unwrap();
+    assert_eq!((stored.first, stored.last), (Position::new(1), Position::new(1)));
+    assert_eq!((count(&log).await, faults.met()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn id_known_from_elsewhere_refuses_the_commit() {
+    let (log, faults) = faulty();
+    let committer = Committer::start(Arc::new(log.clone()), CommitPolicy::default());
+    faults.plan(Fault::KnownId);
+    let refused = committer.commit(Commit::new(NonEmpty::one(create(1))).unwrap()).await;
+    assert!(
+        matches!(refused, Err(CommitError::Refused(BackendError::Duplicate { .. }))),
+        "{refused:?}"
+    );
+    assert_eq!(count(&log).await, 0);
 }
 
 /// The outcomes of two hundred operations.

@@ -145,6 +145,9 @@ impl MemoryStream {
                 unknown("the write is late")
             }
             Some(Fault::Conflict) => Err(BackendError::Conflict { detail: "injected".to_owned() }),
+            Some(Fault::KnownId) => {
+                Err(BackendError::Duplicate { stream: self.inner.name.as_ref().to_owned() })
+            }
             Some(Fault::Overtaken(message)) => {
                 // A message that is refused overtakes nobody.
                 let _ = self.inner.store(Write::One(message));

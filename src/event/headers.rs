@@ -34,7 +34,26 @@ pub mod names {
 
 /// The headers of one message, in the order they were added. Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Headers(Arc<Vec<(Cow<'static, str>, String)>>);
+pub struct Headers(Arc<Lines>);
+
+/// All values in one text, because millions of events have several short ones each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Lines {
+    /// Each name with the end of its value.
+    names: Vec<(Cow<'static, str>, usize)>,
+    values: String,
+}
+
+impl Lines {
+    fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self { names: Vec::with_capacity(count), values: String::with_capacity(bytes) }
+    }
+
+    fn push(&mut self, name: Cow<'static, str>, value: &str) {
+        self.values.push_str(value);
+        self.names.push((name, self.values.len()));
+    }
+}
 
 impl Headers {
     /// No headers.
@@ -44,12 +63,12 @@ impl Headers {
 
     /// No headers, with room for `count`.
     pub fn with_capacity(count: usize) -> Self {
-        Self(Arc::new(Vec::with_capacity(count)))
+        Self(Arc::new(Lines::with_capacity(count, 0)))
     }
 
     /// Adds a header. Names are compared with their case.
-    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
-        Arc::make_mut(&mut self.0).push((name.into(), value.into()));
+    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<str>) {
+        Arc::make_mut(&mut self.0).push(name.into(), value.as_ref());
     }
 
     /// The first value of a header.
@@ -59,26 +78,31 @@ impl Headers {
 
     /// All headers.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
+        self.entries().map(|(name, value)| (name.as_ref(), value))
     }
 
-    pub(crate) fn entries(&self) -> &[(Cow<'static, str>, String)] {
-        &self.0
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Cow<'static, str>, &str)> {
+        let mut begin = 0;
+        self.0.names.iter().map(move |(name, end)| {
+            let value = &self.0.values[begin..*end];
+            begin = *end;
+            (name, value)
+        })
     }
 
     /// The headers of an event: what its envelope and its CID say.
     pub fn of_event<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> Self {
-        let mut headers = Self::with_capacity(8);
+        let mut lines = Lines::with_capacity(names::ALL.len(), USUAL_BYTES);
         let Ok(()) = each_field(envelope, cid, |name, value| {
             if let Some(value) = value {
-                headers.push(name, value);
+                lines.push(name.into(), value);
             }
             Ok::<(), Infallible>(())
         });
         for (name, value) in envelope.metadata.trace() {
-            headers.push(name, value);
+            lines.push(name.into(), value);
         }
-        headers
+        Self(Arc::new(lines))
     }
 
     /// Compares the headers of a stored event with its block.
@@ -104,9 +128,13 @@ impl Headers {
     }
 }
 
-impl FromIterator<(Cow<'static, str>, String)> for Headers {
-    fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, String)>>(headers: I) -> Self {
-        Self(Arc::new(headers.into_iter().collect()))
+impl<V: AsRef<str>> FromIterator<(Cow<'static, str>, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, V)>>(headers: I) -> Self {
+        let mut lines = Lines::default();
+        for (name, value) in headers {
+            lines.push(name, value.as_ref());
+        }
+        Self(Arc::new(lines))
     }
 }
 
@@ -142,6 +170,9 @@ fn each_field<D, E>(
     let causation = envelope.causation_id.as_ref();
     visit(names::CAUSATION_ID, causation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))
 }
+
+/// More than the values of an event's headers have together, most of the time.
+const USUAL_BYTES: usize = 256;
 
 /// The text of a CID of version 1 with 32 bytes of hash has 59 characters.
 const USUAL_CID_TEXT: usize = 64;

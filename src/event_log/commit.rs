@@ -157,7 +157,7 @@ impl Committer {
         let ticket = self.load.arrive(commit.messages().len(), since);
         let result = if ticket.lane() == Lane::Alone {
             metrics::counter!("cim_commits_sent_total", "lane" => "alone").increment(1);
-            let result = group::store_alone(&self.log, self.policy, commit).await;
+            let result = group::store_alone(&self.log, self.policy, commit, since).await;
             if result.is_ok() {
                 ticket.stored_alone(since.elapsed());
             }
@@ -266,8 +266,7 @@ impl Gatherer {
 
 async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy, jobs: Vec<Job>) {
     let commits = jobs.len();
-    let messages: usize = jobs.iter().map(|job| job.commit.messages().len()).sum();
-    metrics::histogram!("cim_batch_messages").record(messages as f64);
+    metrics::histogram!("cim_batch_messages").record(group::messages_of(&jobs) as f64);
     let begun = Instant::now();
     let stored = Group::new(jobs).store(log, policy).await;
     if stored {

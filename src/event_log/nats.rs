@@ -96,14 +96,8 @@ impl NatsLog {
     }
 
     async fn publish_one(&self, message: NewMessage) -> Result<Position, BackendError> {
-        let limit = self.connection.max_payload();
-        let message = wire::Outgoing::single(message, limit)?;
-        let answer = self
-            .connection
-            .request(message.subject.as_str(), Some(message.headers), message.payload)
-            .await
-            .map_err(wire::unproven)?;
-        wire::ack(&self.stream, &answer.payload)
+        wire::check(&message, None, self.connection.max_payload())?;
+        self.request_ack(&message, None).await
     }
 
     async fn publish_all(&self, messages: NonEmpty<NewMessage>) -> Result<Position, BackendError> {
@@ -111,55 +105,68 @@ impl NatsLog {
         if actual > MAX_BATCH_MESSAGES {
             return Err(BackendError::TooMany { actual, limit: MAX_BATCH_MESSAGES });
         }
-        let limit = self.connection.max_payload();
         let batch = Uuid::now_v7().simple().to_string();
-        let mut outgoing = messages
-            .into_iter()
-            .zip(1..)
-            .map(|(message, place)| {
-                wire::Outgoing::of_batch(message, &batch, place, place == actual, limit)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let last = outgoing.pop().expect("a NonEmpty has a last element");
-        let subjects: Vec<_> = outgoing.iter().map(|message| message.subject.clone()).collect();
-        self.send_batch(outgoing, last).await.map_err(|error| self.explain(error, &subjects))
+        let place = |number| wire::Place { batch: &batch, number, last: number == actual };
+        let limit = self.connection.max_payload();
+        for (message, number) in messages.iter().zip(1..) {
+            wire::check(message, Some(place(number)), limit)?;
+        }
+        let (last, others) =
+            messages.as_slice().split_last().expect("a NonEmpty has a last element");
+        let sent = async {
+            self.send(others.iter().zip((1..).map(place))).await?;
+            self.request_ack(last, Some(place(actual))).await
+        };
+        sent.await.map_err(|error| self.explain(error, others))
     }
 
     /// A batch of which the server refused a message to this user is never stored. All that the commit shows of it is a
     /// batch with a gap.
-    fn explain(&self, error: BackendError, subjects: &[async_nats::Subject]) -> BackendError {
+    fn explain(&self, error: BackendError, messages: &[NewMessage]) -> BackendError {
         if !matches!(error, BackendError::Unknown { .. }) {
             return error;
         }
-        let denied = |subject: &async_nats::Subject| {
+        let denied = |message: &NewMessage| {
+            let subject = message.subject.as_str();
             let detail = self.connection.denied(subject)?;
-            Some(BackendError::Denied { subject: subject.to_string(), detail })
+            Some(BackendError::Denied { subject: subject.to_owned(), detail })
         };
-        subjects.iter().find_map(denied).unwrap_or(error)
+        messages.iter().find_map(denied).unwrap_or(error)
     }
 
-    async fn send_batch(
+    /// Sends messages of a batch, to which there is no answer before the last one.
+    async fn send<'a>(
         &self,
-        messages: Vec<wire::Outgoing>,
-        last: wire::Outgoing,
-    ) -> Result<Position, BackendError> {
+        messages: impl Iterator<Item = (&'a NewMessage, wire::Place<'a>)>,
+    ) -> Result<(), BackendError> {
         let client = self.connection.client();
         let sending = async {
-            for message in messages {
+            // Each message is written when it is sent, so that the server works on the first ones meanwhile.
+            for (message, place) in messages {
+                let headers = wire::headers(message, Some(place))?;
+                let subject = message.subject.as_str().to_owned();
                 client
-                    .publish_with_headers(message.subject, message.headers, message.payload)
+                    .publish_with_headers(subject, headers, message.payload.clone())
                     .await
                     .map_err(|e| BackendError::unknown(format!("sending a batch: {e}")))?;
             }
-            Ok::<_, BackendError>(())
+            Ok(())
         };
         // The channel to the connection is full while there is none; nobody waits for it without bound.
         timeout(self.connection.timeout(), sending).await.unwrap_or_else(|_| {
             Err(BackendError::unknown("sending a batch took longer than the request timeout"))
-        })?;
+        })
+    }
+
+    async fn request_ack(
+        &self,
+        message: &NewMessage,
+        place: Option<wire::Place<'_>>,
+    ) -> Result<Position, BackendError> {
+        let headers = wire::headers(message, place)?;
         let answer = self
             .connection
-            .request(last.subject.as_str(), Some(last.headers), last.payload)
+            .request(message.subject.as_str(), Some(headers), message.payload.clone())
             .await
             .map_err(wire::unproven)?;
         wire::ack(&self.stream, &answer.payload)

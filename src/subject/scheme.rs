@@ -84,8 +84,8 @@ impl SubjectScheme {
 
     /// The subject that the events of one aggregate are stored on.
     pub fn events_of(&self, aggregate: &AggregateType, id: &AggregateId) -> Subject {
-        let (prefix, aggregate, id) = (&self.events, aggregate.as_str(), id.as_str());
-        Subject::trusted(format!("{prefix}{aggregate}.{id}"))
+        let (prefix, aggregate, id) = (&*self.events, aggregate.as_str(), id.as_str());
+        Subject::trusted([prefix, aggregate, ".", id].concat())
     }
 
     /// The filter for the events of every aggregate of one type.
@@ -100,8 +100,8 @@ impl SubjectScheme {
 
     /// The address of one aggregate's current state.
     pub fn state_of(&self, aggregate: &AggregateType, id: &AggregateId) -> Subject {
-        let (prefix, aggregate, id) = (&self.aggregates, aggregate.as_str(), id.as_str());
-        Subject::trusted(format!("{prefix}{aggregate}.{id}.state"))
+        let (prefix, aggregate, id) = (&*self.aggregates, aggregate.as_str(), id.as_str());
+        Subject::trusted([prefix, aggregate, ".", id, ".state"].concat())
     }
 
     /// The address of one read model.
@@ -112,7 +112,7 @@ impl SubjectScheme {
 
     /// The key of one aggregate's current state in its bucket.
     pub fn key_of(aggregate: &AggregateType, id: &AggregateId) -> String {
-        format!("{aggregate}.{}", id.as_str())
+        [aggregate.as_str(), ".", id.as_str()].concat()
     }
 
     /// The key of one read model in its bucket.

@@ -22,6 +22,8 @@ pub enum Fault {
     LateWrite(Late),
     /// A write is refused although its guards hold: `Conflict`.
     Conflict,
+    /// A write is refused because its message id is known, though no message with it can be seen: `Duplicate`.
+    KnownId,
     /// Another writer's message is stored just before a write. Its own guard is judged too.
     Overtaken(NewMessage),
     /// A read that any replica may answer sees what was stored so many writes ago.
@@ -231,6 +233,7 @@ impl Fault {
             | Self::LostWrite
             | Self::LateWrite(_)
             | Self::Conflict
+            | Self::KnownId
             | Self::Overtaken(_) => kind == CallKind::Write,
             Self::StaleRead(_) => kind == CallKind::NearestRead,
             Self::Outage | Self::Denied | Self::PauseBefore(_) | Self::PauseAfter(_) => true,

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -16,12 +15,11 @@ use crate::event::{Headers, names};
 use crate::event_log::LogStatus;
 use crate::subject::Subject;
 
-const EXPECTED: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence");
-const EXPECTED_OF: HeaderName =
-    HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
-const BATCH_ID: HeaderName = HeaderName::from_static("Nats-Batch-Id");
-const BATCH_SEQUENCE: HeaderName = HeaderName::from_static("Nats-Batch-Sequence");
-const BATCH_COMMIT: HeaderName = HeaderName::from_static("Nats-Batch-Commit");
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+const EXPECTED_OF: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+const BATCH_ID: &str = "Nats-Batch-Id";
+const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 
 const SUBJECT: &str = "Nats-Subject";
 const SEQUENCE: &str = "Nats-Sequence";
@@ -33,89 +31,96 @@ const UP_TO: &str = "Nats-UpTo-Sequence";
 /// What [`api_answer`] calls a message that is not there.
 pub(super) const NO_MESSAGE: &str = "the message";
 
-/// A message ready to be sent.
-pub(super) struct Outgoing {
-    pub(super) subject: async_nats::Subject,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: Bytes,
+/// Where in an atomic batch a message stands.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) batch: &'a str,
+    /// Counted from 1.
+    pub(super) number: usize,
+    /// Whether the batch is to be stored with this message.
+    pub(super) last: bool,
 }
 
-impl Outgoing {
-    pub(super) fn single(message: NewMessage, limit: usize) -> Result<Self, BackendError> {
-        let mut headers = header_map(&message.headers)?;
-        guard_headers(&message.guard, &mut headers);
-        Self::checked(message, headers, limit)
-    }
-
-    pub(super) fn of_batch(
-        message: NewMessage,
-        batch: &str,
-        place: usize,
-        commit: bool,
-        limit: usize,
-    ) -> Result<Self, BackendError> {
-        let mut headers = header_map(&message.headers)?;
-        guard_headers(&message.guard, &mut headers);
-        headers.insert(BATCH_ID, batch);
-        headers.insert(BATCH_SEQUENCE, HeaderValue::from(place));
-        if commit {
-            headers.insert(BATCH_COMMIT, "1");
+/// Refuses a message that cannot travel. The whole batch is looked at before any of it is sent.
+pub(super) fn check(
+    message: &NewMessage,
+    place: Option<Place<'_>>,
+    limit: usize,
+) -> Result<(), BackendError> {
+    // The version line, a line for each header, an empty line.
+    let mut actual = "NATS/1.0\r\n\r\n".len() + message.payload.len();
+    each_header(message, place, |name, value| {
+        actual += name.len() + value.len() + ": \r\n".len();
+        if let Cow::Owned(name) = name {
+            header_name(name)?;
         }
-        Self::checked(message, headers, limit)
-    }
-
-    fn checked(
-        message: NewMessage,
-        headers: HeaderMap,
-        limit: usize,
-    ) -> Result<Self, BackendError> {
-        let actual = wire_bytes(&headers) + message.payload.len();
-        if actual > limit {
-            return Err(BackendError::TooLarge { subject: message.subject, actual, limit });
+        // Without an early end, so that many bytes are compared at once.
+        if value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
+            header_value(name, value)?;
         }
-        Ok(Self {
-            subject: async_nats::Subject::from(message.subject.as_str()),
-            headers,
-            payload: message.payload,
-        })
+        Ok(())
+    })?;
+    if actual > limit {
+        return Err(BackendError::TooLarge { subject: message.subject.clone(), actual, limit });
     }
+    Ok(())
 }
 
-fn header_map(headers: &Headers) -> Result<HeaderMap, BackendError> {
+/// The headers that a message travels with: its own, its guard, its place in a batch.
+pub(super) fn headers(
+    message: &NewMessage,
+    place: Option<Place<'_>>,
+) -> Result<HeaderMap, BackendError> {
     let mut map = HeaderMap::new();
-    for (name, value) in headers.entries() {
-        let invalid = |e: &dyn std::fmt::Display| BackendError::Invalid {
-            detail: format!("header {name}: {e}"),
-        };
+    each_header(message, place, |name, value| {
         let key = match name {
             Cow::Borrowed(name) => HeaderName::from_static(name),
-            Cow::Owned(name) => HeaderName::try_from(name.as_str()).map_err(|e| invalid(&e))?,
+            Cow::Owned(name) => header_name(name)?,
         };
-        // `insert` panics on a line break in a value, parsing it does not.
-        let value: HeaderValue = value.parse().map_err(|e| invalid(&e))?;
-        map.insert(key, value);
-    }
+        map.insert(key, header_value(name, value)?);
+        Ok(())
+    })?;
     Ok(map)
 }
 
-fn guard_headers(guard: &Guard, headers: &mut HeaderMap) {
-    match guard {
+fn each_header(
+    message: &NewMessage,
+    place: Option<Place<'_>>,
+    mut visit: impl FnMut(&Cow<'static, str>, &str) -> Result<(), BackendError>,
+) -> Result<(), BackendError> {
+    for (name, value) in message.headers.entries() {
+        visit(name, value)?;
+    }
+    let mut visit = |name, value: &str| visit(&Cow::Borrowed(name), value);
+    match &message.guard {
         Guard::Free => {}
-        Guard::Last(position) => headers.insert(EXPECTED, HeaderValue::from(position.get())),
+        Guard::Last(position) => visit(EXPECTED, &position.get().to_string())?,
         Guard::LastOf(subject, position) => {
-            headers.insert(EXPECTED, HeaderValue::from(position.get()));
-            headers.insert(EXPECTED_OF, subject.as_str());
+            visit(EXPECTED, &position.get().to_string())?;
+            visit(EXPECTED_OF, subject.as_str())?;
         }
     }
+    if let Some(place) = place {
+        visit(BATCH_ID, place.batch)?;
+        visit(BATCH_SEQUENCE, &place.number.to_string())?;
+        if place.last {
+            visit(BATCH_COMMIT, "1")?;
+        }
+    }
+    Ok(())
 }
 
-/// How long the headers are on the wire: the version line, a line for each value, an empty line.
-fn wire_bytes(headers: &HeaderMap) -> usize {
-    let lines = headers.iter().flat_map(|(name, values)| {
-        let name: &str = name.as_ref();
-        values.iter().map(move |value| name.len() + value.as_str().len() + 4)
-    });
-    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+fn header_name(name: &str) -> Result<HeaderName, BackendError> {
+    HeaderName::try_from(name).map_err(|error| invalid_header(name, &error))
+}
+
+/// `HeaderMap::insert` panics on a line break in a text, parsing it does not.
+fn header_value(name: &str, value: &str) -> Result<HeaderValue, BackendError> {
+    value.parse().map_err(|error| invalid_header(name, &error))
+}
+
+fn invalid_header(name: &str, error: &dyn std::fmt::Display) -> BackendError {
+    BackendError::Invalid { detail: format!("header {name}: {error}") }
 }
 
 #[derive(Deserialize)]
@@ -261,7 +266,7 @@ impl LeaderMessage {
             time: timestamp(&self.time)?,
             headers: headers
                 .filter(|(name, _)| !is_protocol(name))
-                .map(|(name, value)| (name_of(name), value.trim().to_owned()))
+                .map(|(name, value)| (name_of(name), value.trim()))
                 .collect(),
             payload: decode(&self.data)?.into(),
         })
@@ -349,7 +354,7 @@ pub(super) fn neutral_headers(map: &HeaderMap) -> Headers {
         .filter_map(|(name, values)| {
             let name: &str = name.as_ref();
             let value = values.first()?;
-            (!is_protocol(name)).then(|| (name_of(name), value.as_str().to_owned()))
+            (!is_protocol(name)).then(|| (name_of(name), value.as_str()))
         })
         .collect()
 }
