@@ -17,7 +17,7 @@ use super::generations::{self, Building, Left, Plan};
 use super::lease::Lease;
 use super::pump::{Interrupt, Pump, Step};
 use super::records::{Checkpoint, Control, FORMAT, Held, Keys, put};
-use super::status::{ProjectionReport, ProjectionStatus, RebuildProgress};
+use super::status::{ProjectionReport, ProjectionStatus, progress};
 use super::{Projection, ProjectionOptions};
 use crate::backend::Position;
 use crate::event::NonEmpty;
@@ -487,18 +487,5 @@ impl ProjectionReport {
         self.position = step.position;
         self.events = step.events;
         self.parked = step.parked;
-    }
-}
-
-fn progress(events: u64, took: Duration, position: Position, end: Position) -> RebuildProgress {
-    let per_second = events as f64 / took.as_secs_f64().max(1e-9);
-    let positions_left = end.get().saturating_sub(position.get());
-    let pace = position.get() as f64 / took.as_secs_f64().max(1e-9);
-    let left = positions_left as f64 / pace;
-    RebuildProgress {
-        events,
-        per_second,
-        positions_left,
-        time_left: Duration::try_from_secs_f64(left).ok(),
     }
 }
