@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::ProjectionError;
 use super::feed::Selection;
+use super::generations::first_from;
 use super::records::{Checkpoint, Control, FORMAT, Keys, Parked, decode, put, read};
 use super::status::{ProjectionReport, ProjectionStatus};
 use crate::backend::{BackendError, Position, ReadFrom, Start};
@@ -45,14 +46,17 @@ impl Projections {
         let mut report = self.said(name).await?;
         let looks =
             matches!(report.status, ProjectionStatus::UpToDate | ProjectionStatus::Lagging { .. });
-        if let (true, Some(generation)) = (looks, report.generation) {
+        let paused = report.status == ProjectionStatus::Paused;
+        if let (true, Some(generation)) = (looks || paused, report.generation) {
             let (_, checkpoint) =
                 read::<Checkpoint>(self.bucket(), &Keys::of(name).checkpoint(generation)?).await?;
             if let Some(checkpoint) = checkpoint {
                 report.position = checkpoint.position;
                 report.events = checkpoint.events;
                 report.parked = checkpoint.parked;
-                report.status = self.lag(&report).await?;
+                if looks {
+                    report.status = self.lag(&report).await?;
+                }
             }
         }
         Ok(report)
@@ -106,10 +110,14 @@ impl Projections {
                 && begun.elapsed() >= SOON
                 && looked != Some(at)
             {
-                looked = Some(at);
                 let reads = self.said(name).await?.reads;
-                if self.has_passed(&reads, at, position).await? {
-                    return Ok(());
+                // A replica that has not come there cannot tell; nor can anybody of what is not stored yet.
+                if let Some(message) = first_from(self.context.log().as_ref(), position).await? {
+                    looked = Some(at);
+                    let meant = message.position == position && reads.passes(&message);
+                    if !meant && self.has_passed(&reads, at, position).await? {
+                        return Ok(());
+                    }
                 }
             }
             if begun.elapsed() + pause > patience {

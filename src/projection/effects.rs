@@ -5,9 +5,11 @@
 //! was. An effect happens at least once; the event's position tells a repetition.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -19,6 +21,7 @@ use super::generations::check_log;
 use super::lease::Lease;
 use super::records::{Checkpoint, FORMAT, Keys, Parked, put, read};
 use super::runner::flatten;
+use super::session::panic_text;
 use super::{EventSet, ProjectionOptions, Rejection, Then};
 use crate::backend::{BackendError, Position};
 use crate::event::NonEmpty;
@@ -119,7 +122,9 @@ impl RunningEffects {
         if reached.wait_for(|at| *at >= position).await.is_ok() {
             return Ok(());
         }
-        self.ended().await
+        self.ended().await?;
+        let reason = format!("it has ended before it handled position {position}");
+        Err(ProjectionError::Definition { reason })
     }
 
     /// Stops it after the event under way.
@@ -132,10 +137,13 @@ impl RunningEffects {
     }
 
     async fn ended(&mut self) -> Result<(), ProjectionError> {
-        match self.task.as_mut() {
+        let ended = match self.task.as_mut() {
             Some(task) => flatten(task.await),
             None => Ok(()),
-        }
+        };
+        // It can be told once only.
+        self.task = None;
+        ended
     }
 }
 
@@ -173,8 +181,6 @@ impl<E: Effects> Worker<E> {
                     tracing::warn!(effects = E::NAME, %error, "effects begin again");
                     sleep(PAUSE).await;
                 }
-                // Another instance has written: this one stands by.
-                Err(ProjectionError::Backend(BackendError::Conflict { .. })) => sleep(PAUSE).await,
                 ended => return ended,
             }
         }
@@ -214,7 +220,14 @@ impl<E: Effects> Worker<E> {
                 if *self.stop.borrow() {
                     return self.note(&mut place, Vec::new()).await;
                 }
-                let parked = self.handle(&delivered).await?;
+                let parked = match self.handle(&delivered).await {
+                    Ok(parked) => parked,
+                    Err(error) => {
+                        // What was handled before it is not repeated when somebody starts again.
+                        self.note(&mut place, Vec::new()).await?;
+                        return Err(error);
+                    }
+                };
                 place.record.position = delivered.position;
                 place.record.mark = delivered.mark();
                 place.record.events += 1;
@@ -328,7 +341,10 @@ impl<E: Effects> Worker<E> {
     async fn try_handle(&self, delivered: &Delivered) -> Result<(), Rejection> {
         let stored = delivered.event.as_ref().map_err(ToString::to_string)?;
         match E::Event::read(stored)? {
-            Some(event) => self.effects.handle(event, stored).await,
+            Some(event) => {
+                let handling = async { self.effects.handle(event, stored).await };
+                AssertUnwindSafe(handling).catch_unwind().await.map_err(panic_text)?
+            }
             None => Ok(()),
         }
     }

@@ -112,6 +112,8 @@ impl ProjectionError {
     /// Whether beginning again may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
+            // Another instance was first; what it wrote is to be read.
+            Self::Backend(BackendError::Conflict { .. }) => true,
             Self::Backend(error) => error.is_transient(),
             Self::Store(StoreError::Backend(error)) => error.is_transient(),
             _ => false,

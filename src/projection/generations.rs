@@ -4,18 +4,19 @@
 //! projection move in one atomic batch.
 
 use super::error::ProjectionError;
-use super::feed::mark;
+use super::feed::{PAUSE, mark};
 use super::records::{Checkpoint, FORMAT, Held, Keys, put, read};
 use super::{Declared, Projection};
-use crate::backend::{BackendError, Position};
+use crate::backend::{BackendError, Position, StoredMessage};
 use crate::event::NonEmpty;
 use crate::event_log::{EventLog, LogQuery};
 use crate::read_model::index::Index;
 use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
-use crate::state::{Expected, Key, KeyValue};
+use crate::state::{Expected, Key, KeyValue, KeyWrite};
 use crate::store::Context;
 
 use futures::StreamExt;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 /// What an instance has to do.
@@ -42,7 +43,7 @@ pub(super) async fn plan<P: Projection>(
     let bucket = context.read_models().as_ref();
     let keys = Keys::of(P::NAME);
     let pointers = pointers::<P>(bucket).await?;
-    let visible = pointers.iter().map(|(_, held)| held.record.generation).min().flatten();
+    let visible = seen_by_readers(&pointers);
     let live = match visible {
         Some(generation) => {
             read_checkpoint(bucket, &keys, generation).await?.map(|c| (generation, c))
@@ -74,6 +75,17 @@ pub(super) async fn plan<P: Projection>(
     };
     let building = building::<P>(context, &keys, pointers, rebuild).await?;
     Ok(Plan { live, building: Some(building), visible })
+}
+
+/// The generation that readers see.
+pub(super) async fn visible<P: Projection>(
+    context: &Context,
+) -> Result<Option<u64>, ProjectionError> {
+    Ok(seen_by_readers(&pointers::<P>(context.read_models().as_ref()).await?))
+}
+
+fn seen_by_readers(pointers: &[(Declared, Held<Pointer>)]) -> Option<u64> {
+    pointers.iter().map(|(_, held)| held.record.generation).min().flatten()
 }
 
 async fn pointers<P: Projection>(
@@ -163,12 +175,45 @@ async fn building<P: Projection>(
     Ok(Building { generation, checkpoint, pointers })
 }
 
-/// Shows readers the generation that was built, all its models at once.
+/// The checkpoint of the generation that another is to follow.
+pub(super) struct Left {
+    key: Key,
+    position: Position,
+    expected: Expected,
+}
+
+impl Left {
+    /// Whether readers would go back.
+    pub(super) fn is_ahead_of(&self, built: &Held<Checkpoint>) -> bool {
+        self.position > built.record.position
+    }
+}
+
+/// Where readers are. What this version keeps may go no further; an older version does as it likes, and would have the
+/// last word for ever if it were waited for.
+pub(super) async fn left<P: Projection>(
+    context: &Context,
+    visible: Option<u64>,
+    ours: bool,
+) -> Result<Option<Left>, ProjectionError> {
+    let Some(generation) = visible else { return Ok(None) };
+    let key = Keys::of(P::NAME).checkpoint(generation)?;
+    let (revision, record) = read::<Checkpoint>(context.read_models().as_ref(), &key).await?;
+    let expected = if ours { Expected::Revision(revision) } else { Expected::Anything };
+    Ok(record.map(|record| Left { key, position: record.position, expected }))
+}
+
+/// Shows readers the generation that was built, all its models at once. The checkpoint of the one before goes with that,
+/// so that nobody writes to it any more, or waits for it.
 pub(super) async fn switch(
     bucket: &dyn KeyValue,
     building: Building,
+    left: Option<Left>,
 ) -> Result<(), ProjectionError> {
     let mut writes = Vec::new();
+    if let Some(Left { key, expected, .. }) = left {
+        writes.push(KeyWrite { expected, ..layout::cleared(key) });
+    }
     for (kind, held) in building.pointers {
         let record = Pointer {
             generation: Some(building.generation),
@@ -184,15 +229,12 @@ pub(super) async fn switch(
     Ok(())
 }
 
-/// Removes what a generation left behind. Its checkpoint goes first, so that nobody writes to it any more.
+/// Removes what a generation left behind, whose checkpoint is gone.
 pub(super) async fn retire(
     bucket: &dyn KeyValue,
-    projection: &str,
     models: &[Declared],
     generation: u64,
 ) -> Result<(), ProjectionError> {
-    let checkpoint = Keys::of(projection).checkpoint(generation)?;
-    delete(bucket, vec![checkpoint]).await?;
     for kind in models {
         for pattern in layout::patterns_of(kind.model, generation) {
             let keys = bucket.keys(&pattern).await?;
@@ -259,10 +301,32 @@ async fn claimed_at(
     log: &dyn EventLog,
     position: Position,
 ) -> Result<Option<String>, BackendError> {
+    let message = message_at(log, position).await?;
+    Ok(message.and_then(|message| mark(&message.headers)))
+}
+
+/// The message at a position that the log has reached. A replica that has not is asked again.
+async fn message_at(
+    log: &dyn EventLog,
+    position: Position,
+) -> Result<Option<StoredMessage>, BackendError> {
+    for _ in 0..LOOKS {
+        if let Some(message) = first_from(log, position).await? {
+            return Ok(Some(message).filter(|message| message.position == position));
+        }
+        sleep(PAUSE).await;
+    }
+    Err(BackendError::unavailable(format!("no replica has come to position {position} of the log")))
+}
+
+/// How often is looked for a message that is there.
+const LOOKS: u32 = 10;
+
+/// The message at a position, or the first one behind it, as far as a replica knows.
+pub(super) async fn first_from(
+    log: &dyn EventLog,
+    position: Position,
+) -> Result<Option<StoredMessage>, BackendError> {
     let after = Position::new(position.get().saturating_sub(1));
-    let mut messages = log.read(LogQuery { filter: None, after });
-    let message = messages.next().await.transpose()?;
-    Ok(message
-        .filter(|message| message.position == position)
-        .and_then(|message| mark(&message.headers)))
+    log.read(LogQuery { filter: None, after }).next().await.transpose()
 }

@@ -54,6 +54,18 @@ impl<E: Into<ProjectionError>> From<E> for Interrupt {
     }
 }
 
+impl Interrupt {
+    /// The reason, if it is a model that no message holds; some event made it so.
+    fn too_large(self) -> Result<Rejection, Self> {
+        match self {
+            Self::Failed(ProjectionError::Backend(error @ BackendError::TooLarge { .. })) => {
+                Ok(error.into())
+            }
+            other => Err(other),
+        }
+    }
+}
+
 /// What one step came to.
 pub(super) struct Step {
     pub(super) position: Position,
@@ -116,6 +128,11 @@ impl<P: Projection> Pump<P> {
             policy,
             suspects: Position::START..=Position::START,
         })
+    }
+
+    /// How far it is.
+    pub(super) fn checkpoint(&self) -> Held<Checkpoint> {
+        self.checkpoint.clone()
     }
 
     /// Waits until there is something to do. Cancel safe.
@@ -291,9 +308,16 @@ impl<P: Projection> Pump<P> {
             return Ok(Err(reason));
         }
         let mark = delivered.mark();
-        self.pending =
+        let pending =
             Pending { events: self.pending.events + 1, position: delivered.position, mark };
-        self.write().await.map(Ok)
+        let before = std::mem::replace(&mut self.pending, pending);
+        match self.write_pending().await {
+            Err(interrupt) => {
+                self.pending = before;
+                interrupt.too_large().map(Err)
+            }
+            written => written.map(Ok),
+        }
     }
 
     async fn park(&mut self, delivered: &Delivered, reason: &Rejection) -> Result<(), Interrupt> {
@@ -318,14 +342,27 @@ impl<P: Projection> Pump<P> {
 
     /// Writes what is pending; false when everything after the checkpoint comes again.
     async fn write(&mut self) -> Result<bool, Interrupt> {
+        match self.write_pending().await {
+            Err(interrupt) => interrupt.too_large().map(drop)?,
+            written => return written,
+        }
+        self.suspect_pending().await
+    }
+
+    /// Lets all that is pending come again, each alone.
+    async fn suspect_pending(&mut self) -> Result<bool, Interrupt> {
+        let first = Position::new(self.checkpoint.record.position.get() + 1);
+        self.suspects = first..=self.pending.position;
+        self.rewind().await?;
+        Ok(false)
+    }
+
+    async fn write_pending(&mut self) -> Result<bool, Interrupt> {
         if self.pending.position <= self.checkpoint.record.position {
             return Ok(true);
         }
         let Ok(mut batches) = self.session.groups().and_then(pack) else {
-            let first = Position::new(self.checkpoint.record.position.get() + 1);
-            self.suspects = first..=self.pending.position;
-            self.rewind().await?;
-            return Ok(false);
+            return self.suspect_pending().await;
         };
         let last = batches.pop().unwrap_or_default();
         for batch in batches {

@@ -13,11 +13,11 @@ use uuid::Uuid;
 use super::control::{Projections, follow_control};
 use super::error::ProjectionError;
 use super::feed::{PAUSE, Selection};
-use super::generations::{self, Building, Plan};
+use super::generations::{self, Building, Left, Plan};
 use super::lease::Lease;
 use super::pump::{Interrupt, Pump, Step};
-use super::records::{Control, FORMAT, Keys, put};
-use super::status::{ProjectionReport, ProjectionStatus, RebuildProgress};
+use super::records::{Checkpoint, Control, FORMAT, Held, Keys, put};
+use super::status::{ProjectionReport, ProjectionStatus, progress};
 use super::{Projection, ProjectionOptions};
 use crate::backend::Position;
 use crate::event::NonEmpty;
@@ -168,7 +168,9 @@ impl<P: Projection> Runner<P> {
                     self.say(|report| {
                         report.status = ProjectionStatus::Failed { error: error_text }
                     });
-                    self.write_status().await;
+                    if !matches!(error, ProjectionError::Outdated { .. }) {
+                        self.write_status().await;
+                    }
                     return Err(error);
                 }
             }
@@ -190,7 +192,9 @@ impl<P: Projection> Runner<P> {
             outcome = self.serve() => outcome,
             () = lease.keep() => Err(Interrupt::Superseded),
         };
-        self.write_status().await;
+        if !is_overtaken(&outcome) {
+            self.write_status().await;
+        }
         if !matches!(outcome, Err(Interrupt::Superseded)) {
             lease.release().await;
         }
@@ -205,7 +209,8 @@ impl<P: Projection> Runner<P> {
             let wish: Control = control.borrow_and_update().clone();
             let work = async {
                 if wish.paused {
-                    self.say(|report| report.status = ProjectionStatus::Paused);
+                    let visible = generations::visible::<P>(&self.context).await?;
+                    self.begin(visible, ProjectionStatus::Paused)?;
                     self.stopped().await;
                     return Ok(Ended::Stopped);
                 }
@@ -235,6 +240,7 @@ impl<P: Projection> Runner<P> {
         };
         self.begin(visible, status)?;
         self.write_status().await;
+        let ours = live.is_some();
         let live = async {
             match live {
                 Some((generation, checkpoint)) => {
@@ -255,13 +261,23 @@ impl<P: Projection> Runner<P> {
         match &building {
             None => live.await,
             Some(next) => {
-                tokio::select! {
-                    ended = live => return ended,
-                    ended = self.build(next) => if ended?.is_stopped() {
-                        return Ok(Ended::Stopped);
-                    },
+                let begun = next.checkpoint.clone();
+                let built = tokio::select! {
+                    ended = self.while_building(live) => return ended,
+                    built = self.build(next, begun, FEW) => built?,
+                };
+                // Now that readers see no more of the old one, the new one is brought as far.
+                let old = generations::left::<P>(&self.context, visible, ours).await?;
+                let built = match (built, &old) {
+                    (Some(built), Some(old)) if old.is_ahead_of(&built) => {
+                        self.build(next, built, u64::MAX).await?
+                    }
+                    (built, _) => built,
+                };
+                match built {
+                    Some(_) => self.switch(building, visible, old).await,
+                    None => Ok(Ended::Stopped),
                 }
-                self.switch(building, visible).await
             }
         }
     }
@@ -284,18 +300,45 @@ impl<P: Projection> Runner<P> {
         }
     }
 
-    async fn build(&self, building: &Building) -> Result<Ended, Interrupt> {
-        let (generation, checkpoint) = (building.generation, building.checkpoint.clone());
-        let before = checkpoint.record.events;
+    /// What readers see may be broken, which a new generation is to make good: that fails or succeeds by itself.
+    async fn while_building(
+        &self,
+        live: impl Future<Output = Result<Ended, Interrupt>>,
+    ) -> Result<Ended, Interrupt> {
+        match live.await {
+            Err(Interrupt::Failed(error)) if !error.is_transient() => {
+                tracing::warn!(projection = P::NAME, %error, "not current while it is rebuilt");
+                std::future::pending().await
+            }
+            ended => ended,
+        }
+    }
+
+    /// Builds until so few events came meanwhile, and says where that is; `None` when it was stopped.
+    async fn build(
+        &self,
+        building: &Building,
+        checkpoint: Held<Checkpoint>,
+        few: u64,
+    ) -> Result<Option<Held<Checkpoint>>, Interrupt> {
+        let generation = building.generation;
+        let before = building.checkpoint.record.events;
         let policy = self.options.poison;
-        let mut pump =
-            Pump::new(&self.context, &self.projection, generation, checkpoint, true, policy)?;
+        let open = |checkpoint| {
+            Pump::new(&self.context, &self.projection, generation, checkpoint, true, policy)
+        };
+        let mut pass = checkpoint.record.events;
+        let mut pump = open(checkpoint)?;
         let begun = Instant::now();
         let mut end = self.context.status().await?.last;
         loop {
-            let Some(step) = self.step(&mut pump).await? else { return Ok(Ended::Stopped) };
+            let Some(step) = self.step(&mut pump).await? else { return Ok(None) };
+            if step.caught_up && step.events - pass <= few {
+                return Ok(Some(pump.checkpoint()));
+            }
             if step.caught_up {
-                return Ok(Ended::Switched);
+                pass = step.events;
+                pump = open(pump.checkpoint())?;
             }
             end = end.max(step.position);
             let progress = progress(step.events - before, begun.elapsed(), step.position, end);
@@ -310,18 +353,18 @@ impl<P: Projection> Runner<P> {
         &self,
         building: Option<Building>,
         visible: Option<u64>,
+        left: Option<Left>,
     ) -> Result<Ended, Interrupt> {
         let Some(building) = building else { return Ok(Ended::Switched) };
         let generation = building.generation;
         let bucket = self.context.read_models();
-        generations::switch(bucket.as_ref(), building).await?;
+        generations::switch(bucket.as_ref(), building, left).await?;
         tracing::info!(projection = P::NAME, generation, "projection switched to a new generation");
         if let Some(old) = visible {
             let bucket = Arc::clone(bucket);
             // What is left of the old one does no harm; nobody waits for it to go.
             tokio::spawn(async move {
-                let retired =
-                    generations::retire(bucket.as_ref(), P::NAME, &P::models(), old).await;
+                let retired = generations::retire(bucket.as_ref(), &P::models(), old).await;
                 if let Err(error) = retired {
                     tracing::warn!(projection = P::NAME, old, %error, "old generation not removed");
                 }
@@ -423,15 +466,20 @@ impl<P: Projection> Runner<P> {
 /// How long is waited between two writes of the status.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
+/// How many events may come while a generation is built for the last bit to be built while nothing is kept current.
+const FEW: u64 = 1_000;
+
 enum Ended {
     Stopped,
     Switched,
 }
 
-impl Ended {
-    fn is_stopped(&self) -> bool {
-        matches!(self, Self::Stopped)
-    }
+/// Whether others speak for the projection now.
+fn is_overtaken(outcome: &Result<(), Interrupt>) -> bool {
+    matches!(
+        outcome,
+        Err(Interrupt::Superseded | Interrupt::Failed(ProjectionError::Outdated { .. }))
+    )
 }
 
 impl ProjectionReport {
@@ -439,18 +487,5 @@ impl ProjectionReport {
         self.position = step.position;
         self.events = step.events;
         self.parked = step.parked;
-    }
-}
-
-fn progress(events: u64, took: Duration, position: Position, end: Position) -> RebuildProgress {
-    let per_second = events as f64 / took.as_secs_f64().max(1e-9);
-    let positions_left = end.get().saturating_sub(position.get());
-    let pace = position.get() as f64 / took.as_secs_f64().max(1e-9);
-    let left = positions_left as f64 / pace;
-    RebuildProgress {
-        events,
-        per_second,
-        positions_left,
-        time_left: Duration::try_from_secs_f64(left).ok(),
     }
 }

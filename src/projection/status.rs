@@ -75,3 +75,22 @@ pub struct RebuildProgress {
     /// How long that takes at the speed so far.
     pub time_left: Option<Duration>,
 }
+
+/// A rebuild after so many events and so much time, at a position of a log that ends there.
+pub(super) fn progress(
+    events: u64,
+    took: Duration,
+    position: Position,
+    end: Position,
+) -> RebuildProgress {
+    let per_second = events as f64 / took.as_secs_f64().max(1e-9);
+    let positions_left = end.get().saturating_sub(position.get());
+    let pace = position.get() as f64 / took.as_secs_f64().max(1e-9);
+    let left = positions_left as f64 / pace;
+    RebuildProgress {
+        events,
+        per_second,
+        positions_left,
+        time_left: Duration::try_from_secs_f64(left).ok(),
+    }
+}

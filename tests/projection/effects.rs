@@ -11,7 +11,7 @@ use cim_persistence::projection::{
 use cim_persistence::store::StoredEvent;
 use cim_persistence::testing::faults::{Faults, Rates};
 
-use crate::domain::{Moved, REFUSED, Store, last, many_moves, moves, options};
+use crate::domain::{Moved, PANICS, REFUSED, Store, last, many_moves, moves, options};
 
 /// Writes down what it was asked to do.
 #[derive(Clone, Default)]
@@ -31,6 +31,7 @@ impl Effects for Mails {
         if event.to == REFUSED {
             return Err("no address".into());
         }
+        assert!(event.to != PANICS, "an address that panics");
         self.0.lock().unwrap().push(stored.position());
         Ok(())
     }
@@ -95,6 +96,43 @@ async fn what_cannot_be_done_stops_it_or_is_parked() {
     assert_eq!(parked.iter().map(|p| p.position).collect::<Vec<_>>(), [refused]);
     let sent = mails.sent();
     assert_eq!(sent[sent.len() - 3..], positions(5..=7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_stops_at_an_event_repeats_none_before_it() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 3).await;
+    moves(&context, "a1", REFUSED, 1).await;
+    let mails = Mails::default();
+    for _ in 0..3 {
+        let beginning = FirstStart::Beginning;
+        let mut running =
+            RunningEffects::start(&context, mails.clone(), beginning, options()).unwrap();
+        let ended = running.handled(last(&context).await).await;
+        assert!(matches!(ended, Err(ProjectionError::Poison { .. })), "{ended:?}");
+        // Its end is told once, and nothing goes wrong when it is asked for again.
+        running.handled(last(&context).await).await.unwrap_err();
+        running.stop().await.unwrap();
+    }
+    assert_eq!(mails.sent(), positions(1..=3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_cannot_use_the_event() {
+    let store = Store::new();
+    let context = store.healthy();
+    let panics = moves(&context, "a1", PANICS, 1).await;
+    many_moves(&context, 3).await;
+    let mails = Mails::default();
+    let options = ProjectionOptions { poison: PoisonPolicy::PARK, ..options() };
+    let mut running =
+        RunningEffects::start(&context, mails.clone(), FirstStart::Beginning, options).unwrap();
+    running.handled(last(&context).await).await.unwrap();
+    let parked = Projections::of(&context).parked("mails").await.unwrap();
+    assert_eq!(parked.iter().map(|event| event.position).collect::<Vec<_>>(), [panics]);
+    assert_eq!(parked[0].reason, "it panicked: an address that panics");
+    assert_eq!(mails.sent(), positions(2..=4));
 }
 
 /// Crashes and faults repeat effects, at most as many as are said, and leave none out.

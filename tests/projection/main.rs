@@ -9,3 +9,4 @@ mod generations;
 mod once;
 mod poison;
 mod server;
+mod trouble;

@@ -1,0 +1,241 @@
+//! What passes, what stays, and who has the last word.
+
+use std::time::Duration;
+
+use cim_persistence::projection::{
+    Changes, Declared, PoisonPolicy, Projection, ProjectionError, ProjectionOptions,
+    ProjectionStatus, Projections, Rejection, RunningProjection,
+};
+use cim_persistence::read_model::ReadModel;
+use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite};
+use cim_persistence::store::StoredEvent;
+use cim_persistence::subject::{AggregateId, InvalidToken};
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    Balances, Moved, PATIENCE, Store, expected, last, many_moves, moves, options, stored,
+};
+use crate::generations::until_generation;
+
+fn start(context: &cim_persistence::Context) -> RunningProjection {
+    RunningProjection::start(context, Balances::<1>, options()).unwrap()
+}
+
+fn writes(call: &Call<'_>, key: &str) -> bool {
+    call.kind == CallKind::Write && call.subjects.iter().any(|s| s.ends_with(key))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_behind_is_no_other_log() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let mut running = start(&context);
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let faults = Faults::new();
+    faults.plan_when(
+        |call| call.kind == CallKind::NearestRead && call.stream == "memory",
+        Fault::StaleRead(3),
+    );
+    let mut running = start(&store.process(&faults));
+    let position = moves(&context, "a1", "a2", 1).await;
+    running.caught_up(PATIENCE).await.unwrap();
+    assert_eq!((position, faults.planned()), (last(&context).await, 0));
+    assert_eq!(stored(&store.models, 1).await, expected(&context, 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_that_was_first_to_begin_or_to_switch_stops_nobody() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let faults = Faults::new();
+    let begins = |call: &Call<'_>| writes(call, "=model.total") && writes(call, "balances.1");
+    let switches = move |call: &Call<'_>| writes(call, "=model.total") && !begins(call);
+    faults.plan_when(begins, Fault::Conflict);
+    faults.plan_when(switches, Fault::Conflict);
+    let mut running = start(&store.process(&faults));
+    running.caught_up(PATIENCE).await.unwrap();
+    assert_eq!(faults.planned(), 0);
+    assert_eq!(stored(&store.models, 1).await, expected(&context, 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_overtaken_does_not_speak_for_the_others() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let mut old = start(&context);
+    old.caught_up(PATIENCE).await.unwrap();
+    let new = RunningProjection::start(&store.healthy(), Balances::<2>, options()).unwrap();
+    until_generation(&store.models, 2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // The old one meets the new generation.
+    let position = moves(&context, "a1", "a2", 9).await;
+    while old.is_running() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let projections = Projections::of(&context);
+    let report = projections.report("balances").await.unwrap();
+    assert_eq!((report.version, report.generation), (2, Some(2)));
+    projections.wait_for("balances", position, PATIENCE).await.unwrap();
+    new.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_goes_on_in_the_next_generation_also_when_the_old_one_was_left_behind() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let projections = Projections::of(&context);
+    let faults = Faults::new();
+    let _running = start(&store.process(&faults));
+    projections.wait_for("balances", last(&context).await, PATIENCE).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Whoever switches ends before it has tidied up.
+    faults.plan_when(
+        |call| call.subjects.len() == 1 && writes(call, "=checkpoint.balances.1"),
+        Fault::Outage,
+    );
+    projections.rebuild("balances").await.unwrap();
+    until_generation(&store.models, 2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let position = moves(&context, "a1", "a2", 9).await;
+    projections.wait_for("balances", position, Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_never_go_back_when_a_generation_follows_another() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 50).await;
+    let projections = Projections::of(&context);
+    let faults = Faults::new();
+    let _running = start(&store.process(&faults));
+    projections.wait_for("balances", last(&context).await, PATIENCE).await.unwrap();
+    let (builds, switched) = (Gate::new(), Gate::new());
+    faults.plan_when(
+        |call| writes(call, "balance=2.a1") && writes(call, "=checkpoint.balances.2"),
+        Fault::PauseBefore(builds.clone()),
+    );
+    faults.plan_when(
+        |call| writes(call, "=model.total") && !writes(call, "=checkpoint.balances.2"),
+        Fault::PauseAfter(switched.clone()),
+    );
+    projections.rebuild("balances").await.unwrap();
+    builds.reached().await;
+    // While it is built, readers see more.
+    many_moves(&context, 50).await;
+    projections.wait_for("balances", last(&context).await, PATIENCE).await.unwrap();
+    builds.open();
+    switched.reached().await;
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+    switched.open();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_readers_see_may_be_broken_and_is_built_anew() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 20).await;
+    let mut running = start(&context);
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let broken = KeyWrite::new(
+        Key::new("balance.a1").unwrap(),
+        Change::Put("[7]".into()),
+        Expected::Anything,
+    );
+    store.models.write(cim_persistence::event::NonEmpty::one(broken)).await.unwrap();
+    moves(&context, "a1", "a2", 9).await;
+    Projections::of(&context).rebuild("balances").await.unwrap();
+    let mut running = start(&context);
+    running.caught_up(PATIENCE).await.unwrap();
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_paused_before_it_starts_says_so() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let projections = Projections::of(&context);
+    projections.pause("balances").await.unwrap();
+    let running = start(&context);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(running.report().unwrap().status, ProjectionStatus::Paused);
+    let report = projections.report("balances").await.unwrap();
+    assert_eq!((report.status, report.generation), (ProjectionStatus::Paused, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_does_not_believe_a_replica_that_is_behind() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let mut running = start(&context);
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let position = moves(&context, "a1", "a2", 9).await;
+    let faults = Faults::new();
+    faults.plan_when(|call| call.stream == "memory", Fault::StaleRead(1));
+    let projections = Projections::of(&store.process(&faults));
+    let waited = projections.wait_for("balances", position, Duration::from_secs(1)).await;
+    assert!(matches!(waited, Err(ProjectionError::NotReached { .. })), "{waited:?}");
+    assert_eq!(faults.planned(), 0);
+}
+
+/// As large as an event says.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Hoard {
+    text: String,
+}
+
+impl ReadModel for Hoard {
+    const MODEL_TYPE: &'static str = "hoard";
+    fn id(&self) -> Result<AggregateId, InvalidToken> {
+        AggregateId::new("all")
+    }
+}
+
+struct Hoards;
+
+impl Projection for Hoards {
+    const NAME: &'static str = "hoards";
+    type Event = Moved;
+
+    fn models() -> Vec<Declared> {
+        vec![Declared::of::<Hoard>()]
+    }
+
+    fn project(
+        &self,
+        event: Moved,
+        _: &StoredEvent,
+        changes: &mut Changes,
+    ) -> Result<(), Rejection> {
+        changes.upsert(&AggregateId::new("all")?, move |hoard: &mut Hoard| {
+            hoard.text.push_str(&"x".repeat(event.cents.unsigned_abs() as usize));
+        });
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_model_no_message_holds_is_parked() {
+    let store = Store::new();
+    let context = store.healthy();
+    moves(&context, "a1", "a2", 3).await;
+    let large = moves(&context, "a1", "a2", 2_000_000).await;
+    moves(&context, "a1", "a2", 4).await;
+    let options = ProjectionOptions { poison: PoisonPolicy::PARK, ..options() };
+    let mut running = RunningProjection::start(&context, Hoards, options).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    let parked = Projections::of(&context).parked("hoards").await.unwrap();
+    assert_eq!(parked.iter().map(|event| event.position).collect::<Vec<_>>(), [large]);
+    let slot = store.models.get(&Key::new("hoard.all").unwrap(), Default::default()).await.unwrap();
+    assert_eq!(slot.value.unwrap(), r#"{"text":"xxxxxxx"}"#);
+}
