@@ -19,6 +19,9 @@ pub const CONSUMER_TIME: Duration = Duration::from_millis(2);
 /// What reading and verifying one event takes.
 pub const EVENT_TIME: Duration = Duration::from_micros(10);
 
+/// How many models are read in about the time that looking for a better way takes.
+const LITTLE: u64 = 256;
+
 /// What a way to the documents will cost, as far as counts tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
@@ -44,6 +47,11 @@ impl Estimate {
         let trips = u32::try_from(gets).unwrap_or(u32::MAX);
         let time = ROUND_TRIP_TIME.saturating_mul(trips).saturating_add(times(MODEL_TIME, read));
         Self { read, time }
+    }
+
+    /// Whether no other way is worth looking for.
+    pub(super) fn is_little(self) -> bool {
+        matches!(self.read, Count::Exactly(read) if read <= LITTLE)
     }
 
     /// So many events, read from the log.

@@ -46,8 +46,8 @@ pub(super) async fn event_candidates(
     Ok(found)
 }
 
-/// The ways that lead to the models of a pattern. At most one round trip for the pattern, and one for each index that could
-/// help; none for a key.
+/// The ways that lead to the models of a pattern. At most a few round trips for each index that could help, and for the pattern;
+/// none for a key. Where an index names a few models only, the other ways are not looked at.
 pub(super) async fn model_candidates(
     found: &Models<serde_json::Value>,
     pattern: &ModelPattern,
@@ -61,16 +61,24 @@ pub(super) async fn model_candidates(
             return Ok(candidates);
         }
     }
-    let all = ModelPattern::all(found.model_type());
-    let (meant, all) = match hint.expected_size {
-        Some(expected) => (Count::Exactly(expected), Count::Exactly(expected)),
-        None => try_join(found.estimate(pattern), found.estimate(&all)).await?,
-    };
     for used in usable_indexes(found, specification).await? {
         let entries = indexes::count(found, &used).await?;
         let estimate = Estimate::keys(entries, used.lookups.len());
         candidates.push((Access::Index(used), estimate));
     }
+    // Counting many models costs the server more than reading a few.
+    if hint.strategy.is_none() && candidates.iter().any(|(_, estimate)| estimate.is_little()) {
+        return Ok(candidates);
+    }
+    let all = ModelPattern::all(found.model_type());
+    let (meant, all) = match hint.expected_size {
+        Some(expected) => (Count::Exactly(expected), Count::Exactly(expected)),
+        None if all == *pattern => {
+            let count = found.estimate(pattern).await?;
+            (count, count)
+        }
+        None => try_join(found.estimate(pattern), found.estimate(&all)).await?,
+    };
     candidates.push((Access::Pattern, Estimate::models(meant)));
     candidates.push((Access::Everything, Estimate::models(all)));
     Ok(candidates)

@@ -126,17 +126,22 @@ fn scalar(bound: &Bound<Value>, time: bool) -> Result<Option<Scalar<'_>>, ()> {
 fn above(value: &Value, bound: &Bound<Value>, time: bool) -> bool {
     match bound {
         Bound::Unbounded => true,
-        Bound::Included(from) => same_kind(value, from, time) && compare(value, from, time).is_ge(),
-        Bound::Excluded(from) => same_kind(value, from, time) && compare(value, from, time).is_gt(),
+        Bound::Included(from) => in_order(value, from, time) && compare(value, from, time).is_ge(),
+        Bound::Excluded(from) => in_order(value, from, time) && compare(value, from, time).is_gt(),
     }
 }
 
 fn below(value: &Value, bound: &Bound<Value>, time: bool) -> bool {
     match bound {
         Bound::Unbounded => true,
-        Bound::Included(to) => same_kind(value, to, time) && compare(value, to, time).is_le(),
-        Bound::Excluded(to) => same_kind(value, to, time) && compare(value, to, time).is_lt(),
+        Bound::Included(to) => in_order(value, to, time) && compare(value, to, time).is_le(),
+        Bound::Excluded(to) => in_order(value, to, time) && compare(value, to, time).is_lt(),
     }
+}
+
+/// Whether two values are of one kind that has an order: nothing lies above null or below it.
+fn in_order(a: &Value, b: &Value, time: bool) -> bool {
+    !a.is_null() && same_kind(a, b, time)
 }
 
 fn same_kind(a: &Value, b: &Value, time: bool) -> bool {
