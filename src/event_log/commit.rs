@@ -7,7 +7,7 @@
 mod cost;
 mod group;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -219,11 +219,17 @@ impl Gatherer {
         let (expected, patience) = self.load.worth_waiting_for();
         let until = tokio::time::Instant::now() + patience;
         while self.waiting.len() < expected {
+            // Callers that are ready to run hand theirs in first, else each of them would wake this task.
+            let before = self.waiting.len();
+            tokio::task::yield_now().await;
+            self.take_all();
+            if self.waiting.len() > before {
+                continue;
+            }
             match timeout_at(until, self.jobs.recv()).await {
                 Ok(Some(job)) => self.waiting.push_back(job),
                 Ok(None) | Err(_) => break,
             }
-            self.take_all();
         }
         true
     }
@@ -238,7 +244,7 @@ impl Gatherer {
     fn next_batch(&mut self) -> Vec<Job> {
         let limit = self.log.limits().max_batch_messages;
         let (mut batch, mut left) = (Vec::new(), VecDeque::new());
-        let mut taken = std::collections::HashSet::new();
+        let mut taken = HashSet::with_capacity(self.waiting.len());
         let (mut messages, mut bytes) = (0, 0);
         while let Some(job) = self.waiting.pop_front() {
             let count = job.commit.messages().len();
@@ -274,13 +280,13 @@ async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy,
     }
 }
 
-/// The subjects a commit writes or asserts.
+/// The subjects a commit writes or asserts. Events of one aggregate follow each other, so it is named once.
 fn touched(commit: &Commit) -> impl Iterator<Item = &Subject> {
-    commit.messages().iter().flat_map(|message| {
-        let asserted = match &message.guard {
+    commit.messages().chunk_by(|one, next| one.subject == next.subject).flat_map(|messages| {
+        let asserted = messages.iter().filter_map(|message| match &message.guard {
             Guard::LastOf(subject, _) => Some(subject),
             Guard::Free | Guard::Last(_) => None,
-        };
-        std::iter::once(&message.subject).chain(asserted)
+        });
+        std::iter::once(&messages[0].subject).chain(asserted)
     })
 }
