@@ -18,6 +18,7 @@ use super::status::{ProjectionReport, ProjectionStatus};
 use crate::backend::{BackendError, Position, ReadFrom, Start};
 use crate::event::NonEmpty;
 use crate::event_log::LogQuery;
+use crate::read_model::layout::{self, Pointer};
 use crate::state::{Change, Expected, Key, KeyValue, KeyWrite, Watched};
 use crate::store::Context;
 use crate::subject::Pattern;
@@ -276,9 +277,18 @@ impl Projections {
         Ok(())
     }
 
+    /// What the active instance last said, except for the generation: an instance that was deposed may have said that, so the
+    /// pointers are asked, which nothing but a switch moves.
     async fn said(&self, name: &str) -> Result<ProjectionReport, ProjectionError> {
         let (_, report) = read(self.bucket(), &Keys::of(name).status()?).await?;
-        report.ok_or_else(|| ProjectionError::Unknown { projection: name.to_owned() })
+        let unknown = || ProjectionError::Unknown { projection: name.to_owned() };
+        let mut report: ProjectionReport = report.ok_or_else(unknown)?;
+        if let Some(model) = report.models.first() {
+            let key = layout::pointer_key(model)?;
+            let (_, pointer) = read::<Pointer>(self.bucket(), &key).await?;
+            report.generation = pointer.and_then(|pointer| pointer.generation);
+        }
+        Ok(report)
     }
 
     fn bucket(&self) -> &dyn KeyValue {

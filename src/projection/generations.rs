@@ -5,7 +5,7 @@
 
 use super::error::ProjectionError;
 use super::feed::{PAUSE, mark};
-use super::records::{Checkpoint, FORMAT, Held, Keys, put, read};
+use super::records::{Checkpoint, FORMAT, Held, Keys, LeaseRecord, put, read};
 use super::{Declared, Projection};
 use crate::backend::{BackendError, Position, StoredMessage};
 use crate::event::NonEmpty;
@@ -53,11 +53,7 @@ pub(super) async fn plan<P: Projection>(
     if let Some((_, checkpoint)) = &live
         && checkpoint.record.version > P::VERSION
     {
-        return Err(ProjectionError::Outdated {
-            projection: P::NAME.to_owned(),
-            own: P::VERSION,
-            newer: checkpoint.record.version,
-        });
+        return Err(outdated::<P>(checkpoint.record.version));
     }
     let live = live.filter(|(_, checkpoint)| checkpoint.record.version == P::VERSION);
     let fulfilled =
@@ -68,6 +64,13 @@ pub(super) async fn plan<P: Projection>(
         }
         return Ok(Plan { live, building: None, visible });
     }
+    if let Some(newer) = newer_builder::<P>(bucket, &keys, &pointers).await? {
+        // Two versions that build would each undo what the other began.
+        return match live {
+            Some(_) => Ok(Plan { live, building: None, visible }),
+            None => Err(outdated::<P>(newer)),
+        };
+    }
     // A log that is not the one it was is no reason not to build anew.
     let live = match live {
         Some(live) if is_same_log(context, P::NAME, &live.1.record).await? => Some(live),
@@ -75,6 +78,30 @@ pub(super) async fn plan<P: Projection>(
     };
     let building = building::<P>(context, &keys, pointers, rebuild).await?;
     Ok(Plan { live, building: Some(building), visible })
+}
+
+fn outdated<P: Projection>(newer: u32) -> ProjectionError {
+    ProjectionError::Outdated { projection: P::NAME.to_owned(), own: P::VERSION, newer }
+}
+
+/// The newer version of the projection that is building a generation, if one is.
+async fn newer_builder<P: Projection>(
+    bucket: &dyn KeyValue,
+    keys: &Keys,
+    pointers: &[(Declared, Held<Pointer>)],
+) -> Result<Option<u32>, ProjectionError> {
+    let Some(generation) = pointers.iter().filter_map(|(_, held)| held.record.building).max()
+    else {
+        return Ok(None);
+    };
+    let checkpoint = read_checkpoint(bucket, keys, generation).await?;
+    let version = checkpoint.map_or(0, |checkpoint| checkpoint.record.version);
+    if version <= P::VERSION {
+        return Ok(None);
+    }
+    // One that was given up has given its lease back.
+    let (_, lease) = read::<LeaseRecord>(bucket, &keys.lease(version)?).await?;
+    Ok(lease.map(|_| version))
 }
 
 /// The generation that readers see.

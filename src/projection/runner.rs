@@ -7,7 +7,7 @@ use futures::future::Either;
 use futures::pin_mut;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::control::{Projections, follow_control};
@@ -416,6 +416,7 @@ impl<P: Projection> Runner<P> {
                 version: P::VERSION,
                 status: status.clone(),
                 generation,
+                models: P::models().iter().map(|kind| kind.model.to_owned()).collect(),
                 reads: reads.clone(),
                 position: Position::START,
                 events: 0,
@@ -444,8 +445,8 @@ impl<P: Projection> Runner<P> {
     async fn keep_status(&self) {
         let mut said = self.report.subscribe();
         loop {
-            // The sender is borrowed here, so there is always another change to wait for.
-            let _ = said.changed().await;
+            // Said again from time to time: what a deposed instance said later than this one must not stay.
+            let _ = timeout(STATUS_REPEATED, said.changed()).await;
             self.write_status().await;
             sleep(STATUS_PAUSE).await;
         }
@@ -465,6 +466,9 @@ impl<P: Projection> Runner<P> {
 
 /// How long is waited between two writes of the status.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a status stands that does not change.
+const STATUS_REPEATED: Duration = Duration::from_secs(15);
 
 /// How many events may come while a generation is built for the last bit to be built while nothing is kept current.
 const FEW: u64 = 1_000;

@@ -47,6 +47,8 @@ pub struct ProjectionReport {
     pub status: ProjectionStatus,
     /// The generation that readers see; none while the first one is built.
     pub generation: Option<u64>,
+    /// The kinds of models it keeps.
+    pub models: Vec<String>,
     /// Which events it reads.
     pub reads: Selection,
     /// The last event that took effect or was passed over, in the generation that is written.

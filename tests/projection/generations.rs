@@ -114,3 +114,32 @@ async fn a_log_that_is_not_the_one_it_was_stops_the_projection() {
     }
     assert_eq!(stored(&store.models, 1).await, before);
 }
+
+/// An old and a new version both see the wish to rebuild. The old one leaves it to the new one, else each would undo what
+/// the other began.
+#[tokio::test(start_paused = true)]
+async fn two_versions_do_not_build_against_each_other() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 100).await;
+    let mut old = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    old.caught_up(PATIENCE).await.unwrap();
+    let projections = Projections::of(&context);
+    let new = RunningProjection::start(&store.healthy(), Balances::<2>, options()).unwrap();
+    projections.rebuild("balances").await.unwrap();
+    let position = moves(&context, "a1", "a2", 9).await;
+    let built = async {
+        loop {
+            let report = projections.report("balances").await.unwrap();
+            let current =
+                report.status == ProjectionStatus::UpToDate && report.position >= position;
+            if report.version == 2 && current {
+                break report.generation.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let generation = tokio::time::timeout(PATIENCE, built).await.unwrap();
+    assert_eq!(stored(&store.models, generation).await, expected(&context, 10).await);
+    new.stop().await.unwrap();
+}
