@@ -7,7 +7,7 @@
 mod cost;
 mod group;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,7 +157,7 @@ impl Committer {
         let ticket = self.load.arrive(commit.messages().len(), since);
         let result = if ticket.lane() == Lane::Alone {
             metrics::counter!("cim_commits_sent_total", "lane" => "alone").increment(1);
-            let result = group::store_alone(&self.log, self.policy, commit, since).await;
+            let result = group::store_alone(&self.log, self.policy, commit).await;
             if result.is_ok() {
                 ticket.stored_alone(since.elapsed());
             }
@@ -219,17 +219,11 @@ impl Gatherer {
         let (expected, patience) = self.load.worth_waiting_for();
         let until = tokio::time::Instant::now() + patience;
         while self.waiting.len() < expected {
-            // Callers that are ready to run hand theirs in first, else each of them would wake this task.
-            let before = self.waiting.len();
-            tokio::task::yield_now().await;
-            self.take_all();
-            if self.waiting.len() > before {
-                continue;
-            }
             match timeout_at(until, self.jobs.recv()).await {
                 Ok(Some(job)) => self.waiting.push_back(job),
                 Ok(None) | Err(_) => break,
             }
+            self.take_all();
         }
         true
     }
@@ -244,7 +238,7 @@ impl Gatherer {
     fn next_batch(&mut self) -> Vec<Job> {
         let limit = self.log.limits().max_batch_messages;
         let (mut batch, mut left) = (Vec::new(), VecDeque::new());
-        let mut taken = HashSet::with_capacity(self.waiting.len());
+        let mut taken = std::collections::HashSet::new();
         let (mut messages, mut bytes) = (0, 0);
         while let Some(job) = self.waiting.pop_front() {
             let count = job.commit.messages().len();
@@ -272,7 +266,8 @@ impl Gatherer {
 
 async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy, jobs: Vec<Job>) {
     let commits = jobs.len();
-    metrics::histogram!("cim_batch_messages").record(group::messages_of(&jobs) as f64);
+    let messages: usize = jobs.iter().map(|job| job.commit.messages().len()).sum();
+    metrics::histogram!("cim_batch_messages").record(messages as f64);
     let begun = Instant::now();
     let stored = Group::new(jobs).store(log, policy).await;
     if stored {
@@ -280,13 +275,13 @@ async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy,
     }
 }
 
-/// The subjects a commit writes or asserts. Events of one aggregate follow each other, so it is named once.
+/// The subjects a commit writes or asserts.
 fn touched(commit: &Commit) -> impl Iterator<Item = &Subject> {
-    commit.messages().chunk_by(|one, next| one.subject == next.subject).flat_map(|messages| {
-        let asserted = messages.iter().filter_map(|message| match &message.guard {
+    commit.messages().iter().flat_map(|message| {
+        let asserted = match &message.guard {
             Guard::LastOf(subject, _) => Some(subject),
             Guard::Free | Guard::Last(_) => None,
-        });
-        std::iter::once(&messages[0].subject).chain(asserted)
+        };
+        std::iter::once(&message.subject).chain(asserted)
     })
 }

@@ -20,10 +20,10 @@ const LEVELS: usize = 16;
 /// How fast a load that was reached once is forgotten: it halves in this time.
 const HALF_LIFE: Duration = Duration::from_millis(50);
 
-/// The way not taken is tried again after this many times what the trial is likely to lose, and not before the least
-/// pause. So trials cost about one part in a hundred, and a way that is hardly worse is soon tried again.
+/// The way not taken is tried again after this many times what the trial costs, and not before the least pause.
+/// So trials cost about one part in a hundred.
 const TRIAL_SHARE: u32 = 100;
-const LEAST_PAUSE: Duration = Duration::from_millis(200);
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A batch waits for commits that are expected at most this part of the time that the last batch took.
 const PATIENCE_SHARE: u32 = 2;
@@ -143,12 +143,12 @@ impl State {
             (None, _) => Lane::Alone,
             (Some(_), None) => Lane::Together,
             (Some(alone), Some(together)) => {
-                let alone_is_better = alone.seconds_per_commit <= together.seconds_per_commit;
-                let trial = match alone_is_better {
-                    true => together.is_due_for_trial(alone, level, now),
-                    false => alone.is_due_for_trial(together, level, now),
-                };
-                if alone_is_better != trial { Lane::Alone } else { Lane::Together }
+                match alone.seconds_per_commit <= together.seconds_per_commit {
+                    true if together.is_stale(level, now) => Lane::Together,
+                    true => Lane::Alone,
+                    false if alone.is_stale(level, now) => Lane::Alone,
+                    false => Lane::Together,
+                }
             }
         }
     }
@@ -167,11 +167,9 @@ fn level_of(commits: usize) -> usize {
 }
 
 impl Cost {
-    /// Whether what is known of the worse way is so old that one commit of each caller may try it again.
-    fn is_due_for_trial(self, better: Cost, level: usize, now: Instant) -> bool {
-        let lost_per_commit = (self.seconds_per_commit - better.seconds_per_commit).max(0.0);
-        let lost = Duration::from_secs_f64(lost_per_commit * f64::from(1_u32 << level));
-        now.saturating_duration_since(self.measured) > (lost * TRIAL_SHARE).max(LEAST_PAUSE)
+    fn is_stale(self, level: usize, now: Instant) -> bool {
+        let trial = Duration::from_secs_f64(self.seconds_per_commit * f64::from(1_u32 << level));
+        now.saturating_duration_since(self.measured) > (trial * TRIAL_SHARE).max(LEAST_PAUSE)
     }
 }
 
@@ -201,8 +199,6 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.load.state();
-        // While commits are under way the load holds; it fades from here.
-        state.load(Instant::now());
         state.under_way -= 1;
         if self.lane == Lane::Alone {
             state.alone_under_way -= 1;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Commit, CommitError, CommitPolicy, Job, Stored};
-use crate::backend::{BackendError, Guard, Position, ReadFrom};
+use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
 use crate::event::{NonEmpty, names};
 use crate::event_log::EventLog;
 use crate::subject::Subject;
@@ -37,25 +37,22 @@ impl Group {
 
     /// Tries until every commit has its outcome, and says whether the first try stored them all.
     pub(super) async fn store(self, log: &Arc<dyn EventLog>, policy: CommitPolicy) -> bool {
-        let next = self.attempt(log.as_ref(), policy).await;
-        let first = matches!(next, Next::Done);
-        go_on(next, log.as_ref(), policy).await;
+        let mut groups = vec![self];
+        let mut first = true;
+        while let Some(group) = groups.pop() {
+            match group.attempt(log.as_ref(), policy).await {
+                Next::Done => {}
+                Next::Groups(more) => {
+                    first = false;
+                    groups.extend(more);
+                }
+            }
+        }
         first
     }
 
     async fn attempt(self, log: &dyn EventLog, policy: CommitPolicy) -> Next {
-        let result = send(log, &self.jobs).await;
-        self.answered(result, log, policy).await
-    }
-
-    /// What the answer to a try makes of the group.
-    async fn answered(
-        self,
-        result: Result<Position, BackendError>,
-        log: &dyn EventLog,
-        policy: CommitPolicy,
-    ) -> Next {
-        match result {
+        match send(log, &self.jobs).await {
             Ok(last) => self.stored(last),
             Err(BackendError::Conflict { detail }) => self.refused(log, policy, detail).await,
             Err(error @ (BackendError::Unknown { .. } | BackendError::Duplicate { .. })) => {
@@ -72,7 +69,7 @@ impl Group {
 
     /// The whole group was stored, its last message at `last`.
     fn stored(self, last: Position) -> Next {
-        let messages = messages_of(&self.jobs);
+        let messages: usize = self.jobs.iter().map(|job| job.commit.messages().len()).sum();
         let mut first = last.get() + 1 - messages as u64;
         for job in self.jobs {
             let end = first + job.commit.messages().len() as u64;
@@ -129,7 +126,7 @@ impl Group {
         metrics::counter!("cim_commits_resolved_total").increment(1);
         match find(log, &self.jobs[0].commit).await {
             Ok(Found::Ours(first)) => {
-                let messages = messages_of(&self.jobs);
+                let messages: usize = self.jobs.iter().map(|job| job.commit.messages().len()).sum();
                 self.stored(Position::new(first.get() + messages as u64 - 1))
             }
             Ok(Found::Another) => {
@@ -203,16 +200,6 @@ impl Group {
     }
 }
 
-/// Tries until every commit of these groups has its outcome.
-async fn go_on(next: Next, log: &dyn EventLog, policy: CommitPolicy) {
-    let Next::Groups(mut groups) = next else { return };
-    while let Some(group) = groups.pop() {
-        if let Next::Groups(more) = group.attempt(log, policy).await {
-            groups.extend(more);
-        }
-    }
-}
-
 fn again(group: Group) -> Next {
     match group.jobs.is_empty() {
         true => Next::Done,
@@ -220,39 +207,26 @@ fn again(group: Group) -> Next {
     }
 }
 
-/// Stores one commit by a message of its own, in the caller's task. Only a first try that fails needs a group.
+/// Stores one commit by a message of its own, in the caller's task.
 pub(super) async fn store_alone(
     log: &Arc<dyn EventLog>,
     policy: CommitPolicy,
     commit: Commit,
-    since: Instant,
 ) -> Result<Stored, CommitError> {
-    let error = match log.publish(commit.messages.first().clone()).await {
-        Ok(position) => {
-            note_wait(since);
-            return Ok(Stored { first: position, last: position });
-        }
-        Err(error) => error,
-    };
-    let (reply, mut answer) = tokio::sync::oneshot::channel();
-    let group = Group { begun: since, ..Group::new(vec![Job { commit, since, reply }]) };
-    let next = group.answered(Err(error), log.as_ref(), policy).await;
-    go_on(next, log.as_ref(), policy).await;
-    answer.try_recv().unwrap_or(Err(CommitError::Closed))
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let job = Job { commit, since: Instant::now(), reply };
+    Group::new(vec![job]).store(log, policy).await;
+    answer.await.unwrap_or(Err(CommitError::Closed))
 }
 
 async fn send(log: &dyn EventLog, jobs: &[Job]) -> Result<Position, BackendError> {
-    let mut messages = Vec::with_capacity(messages_of(jobs));
-    messages.extend(jobs.iter().flat_map(|job| job.commit.messages()).cloned());
+    let messages: Vec<NewMessage> =
+        jobs.iter().flat_map(|job| job.commit.messages()).cloned().collect();
     let messages = NonEmpty::from_vec(messages).expect("a group has a job, a job has a message");
     match messages.len().get() {
         1 => log.publish(messages.into_vec().swap_remove(0)).await,
         _ => log.publish_batch(messages).await,
     }
-}
-
-pub(super) fn messages_of(jobs: &[Job]) -> usize {
-    jobs.iter().map(|job| job.commit.messages().len()).sum()
 }
 
 /// For each job the guard that is certainly broken, by one read of all subjects.
@@ -334,12 +308,8 @@ async fn find(log: &dyn EventLog, commit: &Commit) -> Result<Found, BackendError
 
 impl Job {
     fn answer(self, result: Result<Stored, CommitError>) {
-        note_wait(self.since);
+        metrics::histogram!("cim_commit_wait_seconds").record(self.since.elapsed().as_secs_f64());
         // Nobody listens when the caller's future was dropped; the outcome stands all the same.
         let _ = self.reply.send(result);
     }
-}
-
-fn note_wait(since: Instant) {
-    metrics::histogram!("cim_commit_wait_seconds").record(since.elapsed().as_secs_f64());
 }
