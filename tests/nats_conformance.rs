@@ -188,6 +188,22 @@ impl Bench {
         Self { connection, jetstream: jetstream::new(client), server }
     }
 
+    /// Makes a stream. A server that makes dozens of them at a time says now and then that it cannot make a store (10049);
+    /// then again.
+    async fn create(&self, settings: jetstream::stream::Config) {
+        const NO_STORE: u64 = 10049;
+        for _ in 0..50 {
+            match self.jetstream.create_stream(settings.clone()).await {
+                Ok(_) => return,
+                Err(error) if format!("{error:?}").contains(&NO_STORE.to_string()) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("no stream could be made");
+    }
+
     async fn log(&self) -> (String, LogUnderTest) {
         let context = unique();
         let settings = jetstream::stream::Config {
@@ -201,7 +217,7 @@ impl Bench {
             ..Default::default()
         };
         let name = settings.name.clone();
-        self.jetstream.create_stream(settings).await.unwrap();
+        self.create(settings).await;
         let log = NatsLog::open(&self.connection, &name).await.unwrap();
         let context = ContextName::new(&context).unwrap();
         let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
@@ -221,7 +237,7 @@ impl Bench {
             allow_atomic_publish: true,
             ..Default::default()
         };
-        self.jetstream.create_stream(settings).await.unwrap();
+        self.create(settings).await;
         bucket
     }
 
