@@ -150,7 +150,7 @@ async fn key_value_client_sees_states_written_in_a_batch_as_ordinary_entries() {
     futures::future::join_all(saving).await;
     sales.flush().await;
     for _ in 0..ORDERS {
-        let seen = tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await;
+        let seen = tokio::time::timeout(std::time::Duration::from_secs(60), watch.next()).await;
         let entry = seen.expect("the watcher sees every state").unwrap().unwrap();
         assert_eq!((entry.operation, entry.bucket.as_str()), (Operation::Put, "cim-state-sales"));
         let again = store.entry(&entry.key).await.unwrap().unwrap();

@@ -65,11 +65,14 @@ impl Bench {
         }
     }
 
-    /// Writes one message after the other, through everything that happens, until told to stop.
+    /// Writes one message after the other, through everything that happens, until told to stop. The last one is stored
+    /// after that: whoever waits for a message gets one, and sees that it is over.
     pub(crate) async fn write(&self, stop: &AtomicBool, stored: &AtomicU64) {
         let mut number = 0;
-        while !stop.load(Ordering::SeqCst) {
+        loop {
+            let last = stop.load(Ordering::SeqCst);
             match self.log.publish(self.message(number % 50, number.to_string())).await {
+                Ok(_) if last => return,
                 Ok(_) => {
                     stored.fetch_add(1, Ordering::SeqCst);
                     number += 1;

@@ -1,7 +1,5 @@
 //! Users who may not follow.
 
-use std::time::Duration;
-
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{BackendError, ConnectionConfig, Position, Start};
 use cim_persistence::event_log::NatsLog;
@@ -31,7 +29,7 @@ async fn whoever_may_not_make_or_ask_a_consumer_is_told_so() {
         let log = NatsLog::open(&connection.unwrap(), STREAM).await.unwrap();
         let bench = Bench::of(bench.jetstream.clone(), log);
         let mut follower = bench.follow(Start::After(Position::START));
-        let told = timeout(Duration::from_secs(10), follower.step());
+        let told = timeout(crate::bench::LONG, follower.step());
         match told.await.expect("it is told soon") {
             Some(BackendError::Denied { subject, .. }) => {
                 assert!(subject.contains(wanted), "{user} on {subject}");

@@ -208,6 +208,6 @@ async fn dropping_the_last_handle_writes_the_state_that_waits() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), written).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), written).await.unwrap();
     assert_eq!(kept(&lab, "a", "version").await, Ipld::from(3));
 }
