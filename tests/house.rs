@@ -23,25 +23,32 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 /// All modules there may be, from the lowest to the highest. A new one is given its place here.
-const RANKS: [&str; 21] = [
+const RANKS: [&str; 28] = [
     "clock",
     "subject",
     "specification",
     "event",
+    "lifecycle",
     "ipld",
+    "evolution",
     "backend",
     "event_log",
     "state",
+    "lease",
     "content_store",
     "store",
+    "outbox",
     "subscription",
     "repository",
+    "unit_of_work",
     "read_model",
     "projection",
+    "process",
     "query",
     "routing",
     "migration",
     "verify",
+    "blocking",
     "prelude",
     "server",
     "testing",

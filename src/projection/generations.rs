@@ -5,11 +5,12 @@
 
 use super::error::ProjectionError;
 use super::feed::{PAUSE, mark};
-use super::records::{Checkpoint, FORMAT, Held, Keys, LeaseRecord, put, read};
+use super::records::{Checkpoint, FORMAT, Held, Keys, put, read};
 use super::{Declared, Projection};
 use crate::backend::{BackendError, Position, StoredMessage};
 use crate::event::NonEmpty;
 use crate::event_log::{EventLog, LogQuery};
+use crate::lease::is_held;
 use crate::read_model::index::Index;
 use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
 use crate::state::{Expected, Key, KeyValue, KeyWrite};
@@ -100,8 +101,7 @@ async fn newer_builder<P: Projection>(
         return Ok(None);
     }
     // One that was given up has given its lease back.
-    let (_, lease) = read::<LeaseRecord>(bucket, &keys.lease(version)?).await?;
-    Ok(lease.map(|_| version))
+    Ok(is_held(bucket, &keys.lease(version)?).await?.then_some(version))
 }
 
 /// The generation that readers see.

@@ -17,7 +17,6 @@ mod feed;
 mod session;
 mod pump;
 mod generations;
-mod lease;
 mod control;
 mod runner;
 mod effects;

@@ -79,14 +79,6 @@ pub(super) struct Checkpoint {
     pub(super) writer: Uuid,
 }
 
-/// Who is active.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct LeaseRecord {
-    pub(super) format: u32,
-    pub(super) holder: Uuid,
-    pub(super) renewed_at: Timestamp,
-}
-
 /// What operators wish.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
