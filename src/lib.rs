@@ -26,6 +26,7 @@
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
 //! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
+//! | [`unit_of_work`] | several aggregates, unique values and messages in one commit |
 //! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
 //! | [`projection`] | read models kept by events, each event taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
@@ -53,6 +54,7 @@ pub mod content_store;
 pub mod store;
 pub mod subscription;
 pub mod repository;
+pub mod unit_of_work;
 pub mod read_model;
 pub mod projection;
 pub mod query;
