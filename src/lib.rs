@@ -24,6 +24,7 @@
 //! | `lease` (private) | which of several instances of a worker is active |
 //! | [`content_store`] | blocks by their CID, in a bucket |
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
+//! | [`outbox`] | messages for other systems, stored with the events, published after them |
 //! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
 //! | [`unit_of_work`] | several aggregates, unique values and messages in one commit |
@@ -52,6 +53,7 @@ pub mod state;
 mod lease;
 pub mod content_store;
 pub mod store;
+pub mod outbox;
 pub mod subscription;
 pub mod repository;
 pub mod unit_of_work;

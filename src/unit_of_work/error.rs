@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::unique::Owner;
 use crate::backend::BackendError;
+use crate::outbox::OutboxError;
 use crate::repository::RepositoryError;
 use crate::store::StoreError;
 use crate::subject::InvalidToken;
@@ -96,6 +97,9 @@ pub enum UnitError {
     /// A hook stopped the commit.
     #[error("{0}; nothing was stored")]
     Hook(HookFailure),
+    /// A message for others is refused. Correct it.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// An aggregate could not be loaded or its events not be encoded.
     #[error(transparent)]
     Repository(#[from] RepositoryError),

@@ -19,7 +19,7 @@ pub use hooks::Summary;
 pub use run::UnitOptions;
 pub use unique::{Owner, UniqueValues};
 
-use crate::backend::{Guard, NewMessage};
+use crate::outbox::OutboxMessage;
 use crate::repository::{
     Aggregate, Freshness, Handle, IntoDecision, Part, Repository, RepositoryError, Tracked,
 };
@@ -72,7 +72,7 @@ pub struct UnitOfWork {
     freshness: Freshness,
     parts: Vec<Box<dyn Part>>,
     claims: Claims,
-    messages: Vec<NewMessage>,
+    outbox: Vec<OutboxMessage>,
     hooks: Hooks,
 }
 
@@ -96,7 +96,7 @@ impl UnitOfWork {
             freshness: Freshness::Current,
             parts: Vec::new(),
             claims: Claims::default(),
-            messages: Vec::new(),
+            outbox: Vec::new(),
             hooks: Hooks::new(),
         }
     }
@@ -250,10 +250,12 @@ impl UnitOfWork {
         })
     }
 
-    /// Adds a message of another kind to the commit: an outbox message, or the mark of a worker, which may be guarded.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the modules above"))]
-    pub(crate) fn note(&mut self, message: NewMessage) {
-        self.messages.push(message);
+    /// Sends a message to others if the unit is committed: it is stored in the same commit and published by a
+    /// relay later, at least once. It carries the unit's correlation and causation.
+    ///
+    /// A message that is refused fails the commit with [`UnitError::Outbox`].
+    pub fn send(&mut self, message: OutboxMessage) {
+        self.outbox.push(message);
     }
 
     /// Gives up what was gathered and runs the hooks for that. Nothing was sent.
@@ -267,7 +269,7 @@ impl UnitOfWork {
         let summary = self.summary();
         let mut failures = self.hooks.before_rollback(&summary).await;
         self.parts.clear();
-        self.messages.clear();
+        self.outbox.clear();
         self.claims = Claims::default();
         failures.extend(self.hooks.after_rollback(&summary).await);
         failures
@@ -280,7 +282,7 @@ impl UnitOfWork {
         };
         Summary {
             aggregates: self.parts.iter().filter_map(|part| changed(part.as_ref())).collect(),
-            messages: self.messages.iter().filter(|message| message.guard == Guard::Free).count(),
+            messages: self.outbox.len(),
         }
     }
 }
