@@ -236,7 +236,8 @@ impl UnitOfWork {
         }
         let key = id.to_aggregate_id().map_err(RepositoryError::from)?;
         let subject = self.context.scheme().events_of(repository.aggregate_type(), &key);
-        let index = match self.parts.iter().position(|part| *part.subject() == subject) {
+        let known = self.parts.iter().position(|part| *part.subject() == subject);
+        let index = match known {
             Some(index) => index,
             None => {
                 self.parts.push(Box::new(repository.track(id, self.freshness).await?));
