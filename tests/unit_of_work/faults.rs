@@ -7,11 +7,11 @@ use std::task::{Context as TaskContext, Poll};
 use cim_persistence::event_log::MemoryLog;
 use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::StoreError;
-use cim_persistence::testing::faults::{Faults, Rates};
+use cim_persistence::testing::faults::{CallKind, Fault, Faults, Rates};
 use cim_persistence::unit_of_work::UnitError;
 use futures::future::join_all;
 
-use crate::domain::{Bank, audit};
+use crate::domain::{Bank, Booked, audit};
 
 const SEEDS: u64 = 500;
 const TELLERS: u64 = 6;
@@ -110,6 +110,26 @@ async fn whatever_is_drawn_no_transfer_is_half_there() {
         met += faults.met();
     }
     assert!(stored > 1000 && open > 1000 && met > 1000, "{stored} stored, {open} open, {met} met");
+}
+
+/// The first guard alone tells whether a try was stored; another one tells that none ever will be.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_after_an_unproven_try_is_known_to_be_one() {
+    let (log, faults) = (MemoryLog::new(), Faults::new());
+    let (bank, other) = (Bank::on(&log, &faults), Bank::on(&log, &Faults::new()));
+    let mut unit = bank.begin();
+    for (account, amount) in [("a", -1), ("b", 1)] {
+        let booked = vec![Booked { transfer: 1, amount }];
+        unit.record(&bank.accounts, &account.to_owned(), booked).await.unwrap();
+    }
+    other.transfer(2, "b", "c").await.unwrap();
+    faults.plan_when(|call| call.kind == CallKind::Write, Fault::LostWrite);
+    let error = unit.commit().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "account b was at version 0 when the unit read it and is at 1; nothing was stored, begin the unit again"
+    );
+    assert_eq!((audit(&other).await, faults.planned()), (vec![2], 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
