@@ -21,6 +21,7 @@
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
 //! | [`event_log`] | the seam for a stream: append, read, group commit |
 //! | [`state`] | the seam for a bucket: keys, compare-and-swap, writing behind |
+//! | [`timeouts`] | the seam for what comes due at a time |
 //! | `lease` (private) | which of several instances of a worker is active |
 //! | [`content_store`] | blocks by their CID, in a bucket |
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
@@ -48,6 +49,7 @@ pub mod ipld;
 pub mod backend;
 pub mod event_log;
 pub mod state;
+pub mod timeouts;
 mod lease;
 pub mod content_store;
 pub mod store;

@@ -1,0 +1,5 @@
+//! Process managers and their timeouts: each event and each timeout takes effect once, whatever happens.
+
+#![allow(clippy::unwrap_used)]
+
+mod queue;
