@@ -25,8 +25,10 @@
 //! | `lease` (private) | which of several instances of a worker is active |
 //! | [`content_store`] | blocks by their CID, in a bucket |
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
+//! | [`outbox`] | messages for other systems, stored with the events, published after them |
 //! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
+//! | [`unit_of_work`] | several aggregates, unique values and messages in one commit |
 //! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
 //! | [`projection`] | read models kept by events, each event taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
@@ -53,8 +55,10 @@ pub mod timeouts;
 mod lease;
 pub mod content_store;
 pub mod store;
+pub mod outbox;
 pub mod subscription;
 pub mod repository;
+pub mod unit_of_work;
 pub mod read_model;
 pub mod projection;
 pub mod query;

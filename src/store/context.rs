@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::encode::{Encoded, Encoder};
 use super::event_store::{Appended, ExpectedVersion};
 use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent};
-use crate::backend::{Position, ReadFrom};
+use crate::backend::{BackendError, NewMessage, Position, ReadFrom};
 use crate::clock::{Clock, IdSource, System};
 use crate::event::{NonEmpty, SchemaVersion};
-use crate::event_log::{Commit, CommitPolicy, Committer, EventLog, LogStatus, Stored};
+use crate::event_log::{Commit, CommitError, CommitPolicy, Committer, EventLog, LogStatus, Stored};
 use crate::ipld::BlockFormat;
 use crate::state::{KeyValue, StateWriter};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
@@ -298,18 +298,30 @@ impl Context {
     }
 
     /// Stores encoded messages. A conflict is returned without its versions: only a reader of the head knows them.
-    pub(crate) async fn commit(
-        &self,
-        messages: Vec<crate::backend::NewMessage>,
-    ) -> Result<Stored, StoreError> {
-        let limit = self.inner.log.limits().max_batch_messages;
-        if messages.len() > limit {
-            return Err(StoreError::TooMany { actual: messages.len(), limit });
-        }
+    pub(crate) async fn commit(&self, messages: Vec<NewMessage>) -> Result<Stored, StoreError> {
         let messages = NonEmpty::from_vec(messages).ok_or(StoreError::Empty)?;
         // Every encoder guards the first message of an aggregate.
         let commit = Commit::new(messages).map_err(|_| StoreError::Empty)?;
-        self.inner.committer.commit(commit).await.map_err(StoreError::of_commit)
+        self.store(commit).await.map_err(StoreError::of_commit)
+    }
+
+    /// Stores a commit, unless it holds more than a batch may.
+    pub(crate) async fn store(&self, commit: Commit) -> Result<Stored, CommitError> {
+        let (actual, limit) = (commit.len(), self.inner.log.limits().max_batch_messages);
+        if actual > limit {
+            return Err(CommitError::Refused(BackendError::TooMany { actual, limit }));
+        }
+        self.inner.committer.commit(commit).await
+    }
+
+    /// Whether two handles are of one context, opened once.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Where the ids of events and messages come from.
+    pub(crate) fn ids(&self) -> &Arc<dyn IdSource> {
+        &self.inner.encoder.ids
     }
 
     async fn expected_head(

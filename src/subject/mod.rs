@@ -19,7 +19,9 @@ pub use id::{AggregateId, Identity, MAX_ID_BYTES};
 pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, Pattern};
 pub use scheme::{MAX_PREFIX_BYTES, Names, Subject, SubjectScheme};
 pub use timeout::{TimeoutAddress, TimeoutSubjects};
-pub use token::{AggregateType, ContextName, EventType, InvalidToken, MAX_NAME_BYTES, ModelType};
+pub use token::{
+    AggregateType, ConstraintName, ContextName, EventType, InvalidToken, MAX_NAME_BYTES, ModelType,
+};
 
 #[cfg(test)]
 mod tests;
