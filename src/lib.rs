@@ -31,6 +31,7 @@
 //! | [`unit_of_work`] | several aggregates, unique values and messages in one commit |
 //! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
 //! | [`projection`] | read models kept by events, each event taking effect once |
+//! | [`process`] | process managers: reactions to events and to times, each taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
@@ -61,6 +62,7 @@ pub mod repository;
 pub mod unit_of_work;
 pub mod read_model;
 pub mod projection;
+pub mod process;
 pub mod query;
 pub mod prelude;
 #[cfg(feature = "server")]

@@ -2,4 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod domain;
+mod once;
+mod poison;
 mod queue;
+mod server;
