@@ -89,12 +89,8 @@ async fn a_timeout_that_is_refused_is_parked_and_not_waited_for_any_more() {
     let mut process = RunningProcess::start(&context, Refusing, options()).unwrap();
     let again = happens(&context, "lee", OrderEvent::Placed).await;
     // Nothing is left of the first timeout; the second one stops it.
-    let error = loop {
-        match process.handled(cim_persistence::Position::new(again.get() + 100)).await {
-            Err(error) => break error,
-            Ok(()) => unreachable!("nothing lies there"),
-        }
-    };
+    let beyond = cim_persistence::Position::new(again.get() + 100);
+    let error = process.handled(beyond).await.unwrap_err();
     let wanted = "process refusing cannot react to timeout soon of lee: no reaction to the timeout soon is written";
     assert_eq!(error.to_string(), wanted);
 }
