@@ -23,6 +23,11 @@ mod effects;
 mod fold;
 mod as_of;
 
+pub(crate) use feed::{PAUSE, mark};
+pub(crate) use generations::check_log;
+pub(crate) use records::{Checkpoint, put, read};
+pub(crate) use session::panic_text;
+
 pub use as_of::ModelsAsOf;
 pub use changes::Changes;
 pub use control::Projections;

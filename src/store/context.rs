@@ -17,6 +17,7 @@ use crate::event_log::{Commit, CommitError, CommitPolicy, Committer, EventLog, L
 use crate::ipld::BlockFormat;
 use crate::state::{KeyValue, StateWriter};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
+use crate::timeouts::TimeoutQueue;
 
 /// What a context stands on: its stream and its buckets, and where time and ids come from.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Ports {
     pub snapshots: Arc<dyn KeyValue>,
     /// The bucket of read models, their indexes and the checkpoints of projections.
     pub read_models: Arc<dyn KeyValue>,
+    /// The timeouts; without them nothing can be scheduled.
+    pub timeouts: Option<Arc<dyn TimeoutQueue>>,
     /// The clock that says when events occurred.
     pub clock: Arc<dyn Clock>,
     /// Where event ids come from.
@@ -36,14 +39,16 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Ports with the machine's clock and UUIDs of version 7.
+    /// Ports with the machine's clock and UUIDs of version 7, and without timeouts.
     pub fn new(
         log: Arc<dyn EventLog>,
         state: Arc<dyn KeyValue>,
         snapshots: Arc<dyn KeyValue>,
         read_models: Arc<dyn KeyValue>,
     ) -> Self {
-        Self { log, state, snapshots, read_models, clock: Arc::new(System), ids: Arc::new(System) }
+        let timeouts = None;
+        let (clock, ids) = (Arc::new(System), Arc::new(System));
+        Self { log, state, snapshots, read_models, timeouts, clock, ids }
     }
 
     /// A stream and buckets in memory, new and empty. Gone with the last handle.
@@ -51,12 +56,11 @@ impl Ports {
     pub fn in_memory() -> Self {
         use crate::event_log::MemoryLog;
         use crate::state::MemoryKeyValue;
-        Self::new(
-            Arc::new(MemoryLog::new()),
-            Arc::new(MemoryKeyValue::new("state")),
-            Arc::new(MemoryKeyValue::new("snapshots")),
-            Arc::new(MemoryKeyValue::new("readmodels")),
-        )
+        use crate::timeouts::MemoryTimeouts;
+        let bucket = |name: &str| Arc::new(MemoryKeyValue::new(name));
+        let log = Arc::new(MemoryLog::new());
+        let ports = Self::new(log, bucket("state"), bucket("snapshots"), bucket("readmodels"));
+        Self { timeouts: Some(Arc::new(MemoryTimeouts::new())), ..ports }
     }
 }
 
@@ -77,6 +81,7 @@ struct Inner {
     state: Option<StateWriter>,
     snapshots: StateWriter,
     read_models: Arc<dyn KeyValue>,
+    timeouts: Option<Arc<dyn TimeoutQueue>>,
     cache_size: usize,
 }
 
@@ -100,6 +105,7 @@ impl Context {
             state: config.keep_state.then(|| StateWriter::start(ports.state)),
             snapshots: StateWriter::start(ports.snapshots),
             read_models: ports.read_models,
+            timeouts: ports.timeouts,
             cache_size: config.cache_size,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -131,6 +137,11 @@ impl Context {
     /// The bucket of read models, as bytes.
     pub fn read_models(&self) -> &Arc<dyn KeyValue> {
         &self.inner.read_models
+    }
+
+    /// The timeouts, where there are any.
+    pub fn timeouts(&self) -> Option<&Arc<dyn TimeoutQueue>> {
+        self.inner.timeouts.as_ref()
     }
 
     /// The clock that says when events occurred.

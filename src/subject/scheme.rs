@@ -178,7 +178,7 @@ impl SubjectScheme {
     }
 }
 
-/// The names of one context's stream and buckets.
+/// The names of one context's streams and buckets.
 ///
 /// Names only: what they look like is checked where they are used,
 /// by [`Topology::new`](crate::backend::Topology::new).
@@ -194,6 +194,8 @@ pub struct Names {
     pub read_model_bucket: String,
     /// The bucket of signed heads, migrations and the registry.
     pub meta_bucket: String,
+    /// The stream of the timeouts.
+    pub timeout_stream: String,
 }
 
 impl Names {
@@ -213,6 +215,7 @@ impl Names {
             snapshot_bucket: format!("cim-snapshots-{context}"),
             read_model_bucket: format!("cim-readmodels-{context}"),
             meta_bucket: format!("cim-meta-{context}"),
+            timeout_stream: format!("CIM-TIMEOUTS-{context}"),
         }
     }
 }

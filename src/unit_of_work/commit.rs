@@ -122,12 +122,16 @@ impl UnitOfWork {
         let (claims, kept) = self.claims.encode(self.context.ids().as_ref());
         messages.extend(claims);
         asserted.extend(kept);
-        if messages.is_empty() && self.outbox.is_empty() {
+        let (free, marks): (Vec<_>, Vec<_>) =
+            self.notes.drain(..).partition(|message| message.guard == Guard::Free);
+        messages.extend(marks);
+        if messages.is_empty() && free.is_empty() && self.outbox.is_empty() {
             return Ok(Batch { messages, ends, events });
         }
         if messages.is_empty() {
             messages.push(self.anchor());
         }
+        messages.extend(free);
         for message in &self.outbox {
             messages.push(message.encode(&self.context, &self.info)?);
         }

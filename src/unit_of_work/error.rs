@@ -135,7 +135,7 @@ pub enum DecisionError<R> {
     #[error("rejected: {0}")]
     Rejected(R),
     /// The unit could not load or record.
-    #[error(transparent)]
+    #[error("{0}")]
     Unit(#[from] UnitError),
 }
 

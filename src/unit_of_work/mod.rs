@@ -19,6 +19,7 @@ pub use hooks::Summary;
 pub use run::UnitOptions;
 pub use unique::{Owner, UniqueValues};
 
+use crate::backend::NewMessage;
 use crate::outbox::OutboxMessage;
 use crate::repository::{
     Aggregate, Freshness, Handle, IntoDecision, Part, Repository, RepositoryError, Tracked,
@@ -73,6 +74,7 @@ pub struct UnitOfWork {
     parts: Vec<Box<dyn Part>>,
     claims: Claims,
     outbox: Vec<OutboxMessage>,
+    notes: Vec<NewMessage>,
     hooks: Hooks,
 }
 
@@ -97,6 +99,7 @@ impl UnitOfWork {
             parts: Vec::new(),
             claims: Claims::default(),
             outbox: Vec::new(),
+            notes: Vec::new(),
             hooks: Hooks::new(),
         }
     }
@@ -259,6 +262,16 @@ impl UnitOfWork {
         self.outbox.push(message);
     }
 
+    /// Adds a message of another kind to the commit, such as the mark of a worker; at most one guarded on each subject.
+    pub(crate) fn note(&mut self, message: NewMessage) {
+        self.notes.push(message);
+    }
+
+    /// Loads through the leader from now on, as is needed after a conflict.
+    pub(crate) fn read_latest(&mut self) {
+        self.freshness = Freshness::Latest;
+    }
+
     /// Gives up what was gathered and runs the hooks for that. Nothing was sent.
     ///
     /// Returns the hooks that did not do their work.
@@ -271,6 +284,7 @@ impl UnitOfWork {
         let mut failures = self.hooks.before_rollback(&summary).await;
         self.parts.clear();
         self.outbox.clear();
+        self.notes.clear();
         self.claims = Claims::default();
         failures.extend(self.hooks.after_rollback(&summary).await);
         failures
