@@ -17,6 +17,7 @@
 //! | [`subject`] | what a subject is: names, escaped ids, patterns, addresses |
 //! | [`specification`] | what is asked of JSON documents: predicates, order, pages, query text |
 //! | [`event`] | what an event is: envelope, metadata, headers |
+//! | [`lifecycle`] | the stages of an aggregate's life, and which may follow which |
 //! | [`ipld`] | the bytes of an event, its CID, the chain |
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
 //! | [`event_log`] | the seam for a stream: append, read, group commit |
@@ -44,6 +45,7 @@ pub mod clock;
 pub mod subject;
 pub mod specification;
 pub mod event;
+pub mod lifecycle;
 pub mod ipld;
 pub mod backend;
 pub mod event_log;
