@@ -30,6 +30,7 @@
 //! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
 //! | [`projection`] | read models kept by events, each event taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
+//! | [`routing`] | messages to handlers, by subject |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | conformance suites and injected faults (feature `testing`) |
@@ -58,6 +59,7 @@ pub mod repository;
 pub mod read_model;
 pub mod projection;
 pub mod query;
+pub mod routing;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;
