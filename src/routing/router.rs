@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -34,7 +34,7 @@ struct Inner<M> {
     table: RwLock<Table<M>>,
     counts: RouterCounts,
     /// How many turns were taken by all routes.
-    turns: AtomicU64,
+    turns: Mutex<u64>,
 }
 
 struct Table<M> {
@@ -67,7 +67,7 @@ impl<M: Send + Sync + 'static> SubjectRouter<M> {
             permissions,
             table: RwLock::new(table),
             counts: RouterCounts::default(),
-            turns: AtomicU64::new(0),
+            turns: Mutex::new(0),
         }))
     }
 
@@ -202,17 +202,13 @@ impl<M: Send + Sync + 'static> SubjectRouter<M> {
     }
 
     fn take_turn(&self, found: &[Arc<Entry<M>>]) -> Option<Arc<Entry<M>>> {
-        let turn = self.0.turns.fetch_add(1, Ordering::Relaxed) + 1;
-        loop {
-            let turns = found.iter().map(|entry| (entry.turn.load(Ordering::Relaxed), entry));
-            let (last, next) = turns.min_by_key(|(last, entry)| (*last, entry.id))?;
-            let taken =
-                next.turn.compare_exchange(last, turn, Ordering::Relaxed, Ordering::Relaxed);
-            // Otherwise somebody else gave it a turn meanwhile.
-            if taken.is_ok() {
-                return Some(Arc::clone(next));
-            }
-        }
+        // One at a time, so that two messages do not see the same route as the next.
+        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let next =
+            found.iter().min_by_key(|entry| (entry.turn.load(Ordering::Relaxed), entry.id))?;
+        *turns += 1;
+        next.turn.store(*turns, Ordering::Relaxed);
+        Some(Arc::clone(next))
     }
 
     /// Nothing that is done under the lock panics half-way, so what is behind it is whole.

@@ -29,7 +29,7 @@ fn routes_come_and_go_while_messages_are_routed() {
         })
     });
     ready.wait();
-    for round in 0..2_000 {
+    for round in 0..500 {
         let text = ["a.b.c", "a.>", "a.*.c", "*.b.*"][round % 4];
         let comes = add(&router, text);
         assert!(router.find_routes("a.b.c").contains(&comes), "seen as soon as it is added");
@@ -61,7 +61,6 @@ fn turns_are_fair_among_threads() {
     assert_eq!(noted.lock().unwrap().len(), 3_000);
     for route in router.get_stats().routes {
         assert!(routes.contains(&route.id));
-        // A thread that was stopped between looking and taking can shift a turn, not more than one per thread at a time.
-        assert!((900..=1_100).contains(&route.taken), "{route:?}");
+        assert_eq!(route.taken, 1_000);
     }
 }
