@@ -17,7 +17,7 @@
 //! | [`subject`] | what a subject is: names, escaped ids, patterns, addresses |
 //! | [`specification`] | what is asked of JSON documents: predicates, order, pages, query text |
 //! | [`event`] | what an event is: envelope, metadata, headers |
-//! | [`lifecycle`] | the stages of an aggregate's life, and which may follow which |
+//! | [`lifecycle`](mod@lifecycle) | the stages of an aggregate's life, and which may follow which |
 //! | [`ipld`] | the bytes of an event, its CID, the chain |
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
 //! | [`event_log`] | the seam for a stream: append, read, group commit |

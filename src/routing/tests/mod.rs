@@ -15,8 +15,11 @@ fn pattern(text: &str) -> Pattern {
     Pattern::parse(text).unwrap()
 }
 
+/// What a handler was given.
+type Noted = Arc<Mutex<Vec<(RouteId, u32)>>>;
+
 /// A router in which everything is permitted, and what its handler `note` was given: route and message.
-fn noting(strategy: RoutingStrategy) -> (SubjectRouter<u32>, Arc<Mutex<Vec<(RouteId, u32)>>>) {
+fn noting(strategy: RoutingStrategy) -> (SubjectRouter<u32>, Noted) {
     let router = SubjectRouter::new(strategy, Permissions::open());
     let noted = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&noted);
