@@ -92,6 +92,18 @@ pub(crate) async fn send_many(context: &Context, first: u64, count: u64) -> Posi
     last
 }
 
+/// So many orders, numbered from 0, of which ten at a time have a key in common; the position of the last.
+pub(crate) async fn send_apart(context: &Context, count: u64) -> Position {
+    let orders: Vec<_> = (0..count).map(|n| order(&format!("k{}", n / 10), n)).collect();
+    let mut last = Position::START;
+    for orders in orders.chunks(100) {
+        let orders = NonEmpty::from_vec(orders.to_vec()).unwrap();
+        let outbox = Outbox::of(context);
+        last = outbox.save_messages(&orders, &CommitInfo::default()).await.unwrap();
+    }
+    last
+}
+
 /// What a receiver says to a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Say {

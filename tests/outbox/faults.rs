@@ -44,7 +44,7 @@ async fn whatever_is_drawn_nothing_is_lost_or_out_of_order() {
         let healthy = store.healthy();
         let processes = [store.process(&faults), store.process(&faults)];
         let receiver = Receiver::new(moody(seed));
-        let lease = Duration::from_millis(if seed % 2 == 0 { 50 } else { 2 });
+        let lease = Duration::from_millis(if seed % 2 == 0 { 60 } else { 10 });
         let options = RelayOptions { lease, timeout: Duration::from_millis(40), ..options() };
         let mut relays = [None, None];
         const ROUNDS: u64 = 6;

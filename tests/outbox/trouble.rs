@@ -7,7 +7,7 @@ use cim_persistence::outbox::{HeldState, Outbox, Relay, RelayOptions, RetryPolic
 use cim_persistence::testing::faults::{CallKind, Fault, Faults};
 
 use crate::domain::{
-    Receiver, Say, Store, THREE, assert_sound, options, order, send, send_many, until, until_all,
+    Receiver, Say, Store, THREE, assert_sound, options, send_apart, send_many, until, until_all,
     until_done,
 };
 
@@ -93,7 +93,8 @@ async fn an_hour_without_a_receiver_changes_nothing() {
     let context = store.healthy();
     let outbox = Outbox::of(&context).with_retry(THREE);
     let receiver = Receiver::new(|_| Say::Gone);
-    let mut relay = Relay::start(&outbox, receiver.clone(), options());
+    let options = RelayOptions { lease: Duration::from_secs(30), ..options() };
+    let mut relay = Relay::start(&outbox, receiver.clone(), options);
     let last = send_many(&context, 0, 3000).await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let status = relay.status();
@@ -114,10 +115,7 @@ async fn minutes_of_failures_are_bounded_too() {
     let outbox = Outbox::of(&context).with_retry(policy);
     let receiver = Receiver::new(|_| Say::Failed);
     let mut relay = Relay::start(&outbox, receiver.clone(), options());
-    let mut last = Default::default();
-    for number in 0..1200 {
-        last = send(&context, order(&format!("k{}", number % 400), number)).await;
-    }
+    let last = send_apart(&context, 1200).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
     let status = relay.status();
     assert_eq!((status.waiting, status.unpublished, status.parked), (1000, 1000, 0));
@@ -154,7 +152,7 @@ async fn thousands_of_parked_messages_are_requeued() {
     let outbox = Outbox::of(&context).with_retry(THREE);
     let receiver = Receiver::new(|_| Say::Refused);
     let mut relay = Relay::start(&outbox, receiver.clone(), options());
-    let last = send_many(&context, 0, 2600).await;
+    let last = send_apart(&context, 2600).await;
     let status = until(&mut relay, last).await;
     assert_eq!(status.parked, 2600);
     assert_eq!(outbox.list_parked().await.unwrap().len(), 2600);
