@@ -26,6 +26,10 @@ const SAVE_WITHIN: Duration = Duration::from_millis(25);
 /// So many records may go along with one write, before what is done has to wait for it.
 const MOST_RECORDS: usize = 900;
 
+/// So many messages may be published before what was published is written down: what is repeated at most after a crash,
+/// apart from what is under way.
+const MOST_UNSAVED: u64 = 5000;
+
 /// How often is looked whether somebody else has changed the ledger, and how old a status may become.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -396,7 +400,8 @@ impl<P: Publisher> Pump<P> {
 impl Work {
     /// Whether what comes of another message can still be written down with the next write.
     fn may_settle(&self) -> bool {
-        self.lanes.delta().records() < MOST_RECORDS
+        let delta = self.lanes.delta();
+        delta.records() < MOST_RECORDS && delta.published() < MOST_UNSAVED
     }
 
     fn saved(&mut self, saved: Saved) {

@@ -8,3 +8,4 @@ mod manual;
 mod relay;
 mod server;
 mod trouble;
+mod webhook;
