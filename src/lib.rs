@@ -42,8 +42,9 @@
 //! # Features
 //! - `server`: a private nats-server for examples, tests and benches.
 //! - `testing`: the event log and buckets in memory, injected faults, conformance suites.
+//! - `webhook`: a publisher of outbox messages to web services, over HTTP or HTTPS.
 //!
-//! Neither is on by default; turn them on for tests.
+//! None is on by default; the first two are for tests.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
