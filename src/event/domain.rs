@@ -8,6 +8,15 @@ pub type SchemaVersion = u32;
 /// The event type that marks an aggregate as deleted. No domain event may have it.
 pub const TOMBSTONE: &str = "cim-tombstone";
 
+/// What an event type looks like now: its name, and the newest version of its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shape {
+    /// The stable name of the event type.
+    pub name: &'static str,
+    /// The newest version of its shape, which is the one that is written.
+    pub version: SchemaVersion,
+}
+
 /// A fact of the domain: what happened to one aggregate.
 ///
 /// Usually an enum whose variants are the events of one aggregate type. It is stored as serde writes it, so a field
@@ -40,6 +49,14 @@ pub trait DomainEvent: Serialize + for<'de> Deserialize<'de> {
     /// The version of this event type's shape. Default 1.
     fn schema_version(&self) -> SchemaVersion {
         1
+    }
+
+    /// Every event type there is of this type, each once, as it is written now. Default: none, which means that it is not
+    /// known.
+    ///
+    /// Stored events of older versions are changed into these shapes before they are read.
+    fn shapes() -> &'static [Shape] {
+        &[]
     }
 }
 

@@ -7,7 +7,7 @@ mod envelope;
 mod headers;
 mod metadata;
 
-pub use domain::{DomainEvent, NonEmpty, SchemaVersion, TOMBSTONE};
+pub use domain::{DomainEvent, NonEmpty, SchemaVersion, Shape, TOMBSTONE};
 pub use envelope::Envelope;
 pub(crate) use envelope::parse_uuid;
 pub use headers::{HeaderMismatch, Headers, names};
