@@ -19,26 +19,41 @@ pub struct Shape {
 
 /// A fact of the domain: what happened to one aggregate.
 ///
-/// Usually an enum whose variants are the events of one aggregate type. It is stored as serde writes it, so a field
-/// that is renamed or removed makes older events unreadable; give a new shape a new
-/// [`schema_version`](Self::schema_version).
+/// Usually an enum whose variants are the events of one aggregate type, and derived:
 ///
 /// ```
-/// use cim_persistence::event::DomainEvent;
+/// use cim_persistence::DomainEvent;
 /// use serde::{Deserialize, Serialize};
 ///
-/// #[derive(Serialize, Deserialize)]
+/// #[derive(Serialize, Deserialize, DomainEvent)]
 /// enum AccountEvent {
 ///     Opened { owner: String },
 ///     Deposited { cents: u64 },
 /// }
 ///
+/// assert_eq!(AccountEvent::Deposited { cents: 1 }.event_type(), "deposited");
+/// ```
+///
+/// An event's data is stored as serde writes it, so a field that is renamed or removed makes older events unreadable;
+/// give a new shape a new [`schema_version`](Self::schema_version).
+///
+/// Written by hand it is, for the same types and with the same result:
+///
+/// ```
+/// # use cim_persistence::event::{DomainEvent, Shape};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # enum AccountEvent { Opened { owner: String }, Deposited { cents: u64 } }
 /// impl DomainEvent for AccountEvent {
 ///     fn event_type(&self) -> &'static str {
 ///         match self {
 ///             AccountEvent::Opened { .. } => "opened",
 ///             AccountEvent::Deposited { .. } => "deposited",
 ///         }
+///     }
+///
+///     fn shapes() -> &'static [Shape] {
+///         &[Shape { name: "opened", version: 1 }, Shape { name: "deposited", version: 1 }]
 ///     }
 /// }
 /// ```
@@ -57,6 +72,11 @@ pub trait DomainEvent: Serialize + for<'de> Deserialize<'de> {
     /// Stored events of older versions are changed into these shapes before they are read.
     fn shapes() -> &'static [Shape] {
         &[]
+    }
+
+    /// The shape of the event type with this name, if it is known to be one of this type.
+    fn shape_of(name: &str) -> Option<&'static Shape> {
+        Self::shapes().iter().find(|shape| shape.name == name)
     }
 }
 
