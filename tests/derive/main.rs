@@ -1,5 +1,9 @@
 //! What the derive macro accepts, and what it makes of it. What it refuses is tested in `derive/`, where that is quick.
+//!
+//! The schema lock, which looks at the same types, is in `lock.rs`.
 #![allow(clippy::unwrap_used)]
+
+mod lock;
 
 use cim_persistence::event::Shape;
 use cim_persistence::store::Ports;
