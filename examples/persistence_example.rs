@@ -14,15 +14,9 @@ struct Account {
 }
 
 /// Money came in, or went out where `cents` is negative.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, DomainEvent)]
 struct Booked {
     cents: i64,
-}
-
-impl DomainEvent for Booked {
-    fn event_type(&self) -> &'static str {
-        "booked"
-    }
 }
 
 impl Aggregate for Account {

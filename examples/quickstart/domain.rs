@@ -56,7 +56,7 @@ pub(crate) struct Moment {
 }
 
 /// What happens to an aircraft.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DomainEvent)]
 pub(crate) enum FlightEvent {
     Departed { flight: FlightId, destination: Airport, departure: Moment },
     Arrived { flight: FlightId, destination: Airport, arrival: Moment },
@@ -115,17 +115,6 @@ impl FlightEvent {
             | Self::Arrived { flight, .. }
             | Self::Diverted { flight, .. }
             | Self::Cancelled { flight, .. } => *flight,
-        }
-    }
-}
-
-impl DomainEvent for FlightEvent {
-    fn event_type(&self) -> &'static str {
-        match self {
-            Self::Departed { .. } => "departed",
-            Self::Arrived { .. } => "arrived",
-            Self::Diverted { .. } => "diverted",
-            Self::Cancelled { .. } => "cancelled",
         }
     }
 }
