@@ -31,11 +31,11 @@
 //! | [`query`] | queries over models and events: planned, explained, measured |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
-//! | `testing` | conformance suites and injected faults (feature `testing`) |
+//! | `testing` | given, when, then; contexts for tests; conformance suites and injected faults (feature `testing`) |
 //!
 //! # Features
 //! - `server`: a private nats-server for examples, tests and benches.
-//! - `testing`: the event log and buckets in memory, injected faults, conformance suites.
+//! - `testing`: the event log and buckets in memory, a kit for tests of a domain, injected faults, conformance suites.
 //!
 //! Neither is on by default; turn them on for tests.
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -22,6 +22,8 @@ mod runner;
 mod effects;
 mod fold;
 mod as_of;
+#[cfg(feature = "testing")]
+mod trial;
 
 pub use as_of::ModelsAsOf;
 pub use changes::Changes;
@@ -37,3 +39,5 @@ pub use options::{PoisonPolicy, ProjectionOptions, Then};
 pub use records::Parked;
 pub use runner::RunningProjection;
 pub use status::{ProjectionReport, ProjectionStatus, RebuildProgress};
+#[cfg(feature = "testing")]
+pub(crate) use trial::Trial;

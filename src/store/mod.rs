@@ -15,6 +15,8 @@ mod nats;
 
 pub use config::NatsRepositoryConfig;
 pub use context::{Context, Ports};
+#[cfg(feature = "testing")]
+pub(crate) use encode::Encoder;
 pub(crate) use encode::named;
 pub use encode::{CommitInfo, Head, NewEvent};
 pub use error::{IntegrityError, StoreError};
