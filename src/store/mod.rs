@@ -11,6 +11,7 @@ mod ahead;
 mod context;
 mod read;
 mod event_store;
+mod streams;
 mod nats;
 
 pub use config::NatsRepositoryConfig;
@@ -25,3 +26,4 @@ pub use event_store::{
     StoreFailure, StreamId, Transaction, Unchecked,
 };
 pub use stored::StoredEvent;
+pub use streams::{EventStreams, StreamHead, StreamKey, Streams};

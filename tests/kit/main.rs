@@ -7,3 +7,4 @@ mod contexts;
 mod domain;
 mod failures;
 mod projections;
+mod streams;
