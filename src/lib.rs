@@ -29,6 +29,7 @@
 //! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
 //! | [`projection`] | read models kept by events, each event taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
+//! | [`blocking`] | the same for callers that are not async |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | given, when, then; contexts for tests; conformance suites and injected faults (feature `testing`) |
@@ -56,6 +57,7 @@ pub mod repository;
 pub mod read_model;
 pub mod projection;
 pub mod query;
+pub mod blocking;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

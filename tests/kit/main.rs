@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod aggregates;
+mod blocking;
 mod contexts;
 mod domain;
 mod failures;
