@@ -1,7 +1,9 @@
 //! Callers that are not async: the same operations from anywhere, and never a deadlock.
 
+use std::future::poll_fn;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Barrier};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -223,6 +225,49 @@ fn a_decision_may_make_calls_of_its_own() {
             let both = both.unwrap();
             assert_eq!((both.version, both.reply), (n, n));
         }
+    });
+}
+
+/// The wake of what is waited for outside is not lost on what is waited for inside.
+#[test]
+fn a_call_within_a_call_takes_no_wake_from_it() {
+    within_patience(|| {
+        let runtime = Runtime::start().unwrap();
+        let mut polls = 0;
+        runtime.wait(poll_fn(|context| {
+            polls += 1;
+            if polls == 2 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            runtime.wait(async { tokio::time::sleep(Duration::from_millis(1)).await });
+            Poll::Pending
+        }));
+        assert_eq!(polls, 2);
+    });
+}
+
+#[test]
+fn what_ends_with_a_read_may_start_a_task() {
+    struct Farewell(std::sync::mpsc::Sender<()>);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            let sender = self.0.clone();
+            tokio::spawn(async move { sender.send(()).unwrap() });
+        }
+    }
+    within_patience(|| {
+        let runtime = Runtime::start().unwrap();
+        let (sender, told) = channel();
+        let farewell = Farewell(sender);
+        let numbers = futures::stream::iter(1..4).map(move |n| {
+            let _held = &farewell;
+            n
+        });
+        let mut numbers = runtime.iterate(numbers);
+        assert_eq!(numbers.next(), Some(1));
+        drop(numbers);
+        told.recv().unwrap();
     });
 }
 
