@@ -91,3 +91,40 @@ impl Histories {
         Ok(stored)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::ipld::ChainVerifier;
+
+    #[derive(Serialize, Deserialize)]
+    struct Counted(u32);
+
+    impl DomainEvent for Counted {
+        fn event_type(&self) -> &'static str {
+            "counted"
+        }
+    }
+
+    #[test]
+    fn events_form_a_chain_for_each_aggregate_and_share_one_order() {
+        let mut histories = Histories::new();
+        let kind = AggregateType::new("counter").unwrap();
+        let (one, two) = (AggregateId::new("1").unwrap(), AggregateId::new("2").unwrap());
+        let mut events = histories.append(&kind, &one, &[Counted(1), Counted(2)]).unwrap();
+        events.extend(histories.append(&kind, &two, &[Counted(3)]).unwrap());
+        events.extend(histories.append::<Counted>(&kind, &two, &[]).unwrap());
+        events.extend(histories.bury(&kind, &one).unwrap());
+
+        let places: Vec<_> =
+            events.iter().map(|(_, event)| (event.position().get(), event.version())).collect();
+        assert_eq!(places, [(1, 1), (2, 2), (3, 1), (4, 3)]);
+        let mut chain = ChainVerifier::new();
+        for (_, event) in events.iter().filter(|(_, event)| *event.aggregate_id() == one) {
+            chain.accept(event.envelope(), event.cid().copied()).unwrap();
+        }
+        assert!(events[3].1.is_tombstone());
+    }
+}
