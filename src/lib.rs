@@ -21,13 +21,17 @@
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
 //! | [`event_log`] | the seam for a stream: append, read, group commit |
 //! | [`state`] | the seam for a bucket: keys, compare-and-swap, writing behind |
+//! | [`timeouts`] | the seam for what comes due at a time |
 //! | `lease` (private) | which of several instances of a worker is active |
 //! | [`content_store`] | blocks by their CID, in a bucket |
 //! | [`store`] | the events of a context, encoded, chained, read back verified |
+//! | [`outbox`] | messages for other systems, stored with the events, published after them |
 //! | [`subscription`] | events followed: what is stored, then what is being stored |
 //! | [`repository`] | aggregates: load, decide, save |
+//! | [`unit_of_work`] | several aggregates, unique values and messages in one commit |
 //! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
 //! | [`projection`] | read models kept by events, each event taking effect once |
+//! | [`process`] | process managers: reactions to events and to times, each taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
 //! | [`blocking`] | the same for callers that are not async |
 //! | [`prelude`] | the traits |
@@ -49,13 +53,17 @@ pub mod ipld;
 pub mod backend;
 pub mod event_log;
 pub mod state;
+pub mod timeouts;
 mod lease;
 pub mod content_store;
 pub mod store;
+pub mod outbox;
 pub mod subscription;
 pub mod repository;
+pub mod unit_of_work;
 pub mod read_model;
 pub mod projection;
+pub mod process;
 pub mod query;
 pub mod blocking;
 pub mod prelude;

@@ -12,10 +12,12 @@ use cim_persistence::backend::nats::provision;
 use cim_persistence::backend::{
     ConnectionConfig, Durability, Followed, Position, Start, TailQuery,
 };
+use cim_persistence::clock::Timestamp;
 use cim_persistence::event::NonEmpty;
 use cim_persistence::prelude::*;
 use cim_persistence::server::PrivateServer;
-use cim_persistence::subject::Pattern;
+use cim_persistence::subject::{AggregateId, Pattern, TimeoutAddress};
+use cim_persistence::timeouts::{MAX_TIMEOUT, Timeout};
 use cim_persistence::{
     Connection, Context, LoadOptions, NatsRepositoryConfig, Repository, SaveOptions, SnapshotPolicy,
 };
@@ -23,7 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 /// All modules there may be, from the lowest to the highest. A new one is given its place here.
-const RANKS: [&str; 28] = [
+const RANKS: [&str; 29] = [
     "clock",
     "subject",
     "specification",
@@ -34,6 +36,7 @@ const RANKS: [&str; 28] = [
     "backend",
     "event_log",
     "state",
+    "timeouts",
     "lease",
     "content_store",
     "store",
@@ -400,6 +403,26 @@ async fn the_permissions_in_the_readme_are_enough() {
     accounts.create_snapshot(&kim).await.unwrap();
     assert_eq!(accounts.verify(&kim).await.unwrap().version, 3);
     assert_eq!(bank.status().await.unwrap().messages, 6);
+
+    // A process manager's timeouts.
+    let queue = bank.timeouts().unwrap();
+    let instance = AggregateId::new("kim").unwrap();
+    let address = TimeoutAddress::new("dunning", &instance, "reminder").unwrap();
+    let timeout = Timeout {
+        address: address.clone(),
+        id: uuid::Uuid::nil(),
+        at: Timestamp::from_micros(0),
+        wished: Position::new(1),
+        correlation_id: uuid::Uuid::nil(),
+        data: Default::default(),
+    };
+    let far = Timeout { at: MAX_TIMEOUT, ..timeout.clone() };
+    queue.schedule(far).await.unwrap();
+    queue.cancel(&address, Position::new(2)).await.unwrap();
+    queue.schedule(timeout.clone()).await.unwrap();
+    let due = queue.due("dunning").next().await.unwrap().unwrap();
+    assert_eq!(due.timeout, timeout);
+    queue.done(&due).await.unwrap();
 
     // Somebody who follows, and leaves no consumer behind.
     let everything = Pattern::parse(&bank.scheme().all_events()).unwrap();

@@ -1,4 +1,4 @@
-//! What a context needs on a server, as data: its stream and buckets, and how they must be set.
+//! What a context needs on a server, as data: its streams and buckets, and how they must be set.
 //!
 //! Pure. [`provision`](super::nats::provision) and [`verify`](super::nats::verify) put it on a server and compare.
 
@@ -70,7 +70,7 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The stream and the buckets of a context, with these names, on so many servers.
+    /// The streams and the buckets of a context, with these names, on so many servers.
     ///
     /// # Errors
     /// [`TopologyError::Name`] when a name cannot be one, [`TopologyError::SameBucket`] when two buckets share one.
@@ -94,10 +94,11 @@ impl Topology {
         for bucket in buckets {
             streams.push(StreamSpec::bucket(bucket, replicas)?);
         }
+        streams.push(StreamSpec::timeouts(&names.timeout_stream, scheme, replicas)?);
         Ok(Self { streams })
     }
 
-    /// The streams, that of the events first; a bucket is the stream `KV_<bucket>`.
+    /// The streams, that of the events first and that of the timeouts last; a bucket is the stream `KV_<bucket>`.
     pub fn streams(&self) -> &[StreamSpec] {
         &self.streams
     }

@@ -7,7 +7,7 @@
 mod cost;
 mod group;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,30 @@ impl Commit {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len().get()
+    }
+
     fn messages(&self) -> &[NewMessage] {
         self.messages.as_slice()
+    }
+
+    /// The subjects it rests on.
+    fn guarded(&self) -> impl Iterator<Item = &Subject> + Clone {
+        self.guards().map(|(subject, _)| subject)
+    }
+
+    fn guards(&self) -> impl Iterator<Item = (&Subject, Position)> + Clone {
+        self.messages().iter().filter_map(|message| match &message.guard {
+            Guard::Free => None,
+            Guard::Last(position) => Some((&message.subject, *position)),
+            Guard::LastOf(subject, position) => Some((subject, *position)),
+        })
+    }
+
+    /// The subjects it writes to.
+    fn written(&self) -> impl Iterator<Item = &Subject> + Clone {
+        self.messages().iter().map(|message| &message.subject)
     }
 
     /// The guard that admits the commit at most once.
@@ -234,19 +256,22 @@ impl Gatherer {
         }
     }
 
-    /// Takes the longest run of waiting commits that fit into one batch and have no subject in common.
+    /// Takes the longest run of waiting commits that fit into one batch, none of which guards what another touches.
     fn next_batch(&mut self) -> Vec<Job> {
         let limit = self.log.limits().max_batch_messages;
         let (mut batch, mut left) = (Vec::new(), VecDeque::new());
-        let mut taken = std::collections::HashSet::new();
+        let (mut guarded, mut written) = (HashSet::new(), HashSet::new());
         let (mut messages, mut bytes) = (0, 0);
         while let Some(job) = self.waiting.pop_front() {
             let count = job.commit.messages().len();
             let size: usize = job.commit.messages().iter().map(|m| m.payload.len()).sum();
             let fits = messages + count <= limit && bytes + size <= MAX_GATHERED_BYTES;
-            // Of two commits on one subject the later one waits, and whatever follows on its subjects waits with it.
-            let apart = !touched(&job.commit).any(|subject| taken.contains(subject));
-            taken.extend(touched(&job.commit).cloned());
+            // Of two commits on one guarded subject the later one waits, and whatever follows on its subjects waits with it.
+            let (guards, writes) = (job.commit.guarded(), job.commit.written());
+            let apart = !guards.clone().any(|s| guarded.contains(s) || written.contains(s))
+                && !writes.clone().any(|subject| guarded.contains(subject));
+            guarded.extend(guards.cloned());
+            written.extend(writes.cloned());
             if batch.is_empty() || (fits && apart) {
                 messages += count;
                 bytes += size;
@@ -273,15 +298,4 @@ async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy,
     if stored {
         load.stored_together(commits, begun.elapsed());
     }
-}
-
-/// The subjects a commit writes or asserts.
-fn touched(commit: &Commit) -> impl Iterator<Item = &Subject> {
-    commit.messages().iter().flat_map(|message| {
-        let asserted = match &message.guard {
-            Guard::LastOf(subject, _) => Some(subject),
-            Guard::Free | Guard::Last(_) => None,
-        };
-        std::iter::once(&message.subject).chain(asserted)
-    })
 }

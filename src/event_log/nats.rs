@@ -74,6 +74,16 @@ impl NatsLog {
         wire::api_answer(&self.stream, &answer.payload)
     }
 
+    /// Removes the messages of a subject up to a position, in a stream that lets that happen. One round trip.
+    pub(crate) async fn purge(
+        &self,
+        subject: &Subject,
+        up_to: Position,
+    ) -> Result<(), BackendError> {
+        let request = json!({ "filter": subject.as_str(), "seq": up_to.get() + 1 });
+        self.api::<serde_json::Value>("STREAM.PURGE", request).await.map(drop)
+    }
+
     fn direct_subject(&self) -> String {
         format!("{}.DIRECT.GET.{}", self.connection.api_prefix(), self.stream)
     }

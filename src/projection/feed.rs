@@ -29,7 +29,7 @@ struct Filter {
 }
 
 impl Selection {
-    pub(super) fn new(
+    pub(crate) fn new(
         filters: &[EventFilter],
         scheme: &SubjectScheme,
     ) -> Result<Self, ProjectionError> {
@@ -56,14 +56,14 @@ impl Selection {
         }
     }
 
-    pub(super) fn patterns(&self) -> NonEmpty<Pattern> {
+    pub(crate) fn patterns(&self) -> NonEmpty<Pattern> {
         let patterns = self.filters.iter().map(|filter| filter.pattern.clone()).collect();
         // Only a record that nobody here wrote is empty.
         NonEmpty::from_vec(patterns).unwrap_or_else(|| NonEmpty::one(Pattern::everything()))
     }
 
     /// Whether a message passes, by its subject and its headers alone.
-    pub(super) fn passes(&self, message: &StoredMessage) -> bool {
+    pub(crate) fn passes(&self, message: &StoredMessage) -> bool {
         let header = message.headers.get(names::EVENT_TYPE);
         self.filters.iter().any(|Filter { pattern, event_type }| {
             event_type.as_ref().is_none_or(|wanted| header == Some(wanted.as_str()))
@@ -204,9 +204,9 @@ impl Feed {
 }
 
 /// What a message is known by when the log is looked at again: its CID, or its id where there is none.
-pub(super) fn mark(headers: &Headers) -> Option<String> {
+pub(crate) fn mark(headers: &Headers) -> Option<String> {
     headers.get(names::CID).or_else(|| headers.get(names::MSG_ID)).map(str::to_owned)
 }
 
 /// How long a runner waits before it begins again after a failure that may pass.
-pub(super) const PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);

@@ -297,7 +297,7 @@ pub(super) async fn is_same_log(
 }
 
 /// Refuses a log that is not the one that a checkpoint was made on. Two round trips.
-pub(super) async fn check_log(
+pub(crate) async fn check_log(
     context: &Context,
     projection: &str,
     checkpoint: &Checkpoint,

@@ -25,6 +25,11 @@ mod as_of;
 #[cfg(feature = "testing")]
 mod trial;
 
+pub(crate) use feed::{PAUSE, mark};
+pub(crate) use generations::check_log;
+pub(crate) use records::{Checkpoint, put, read};
+pub(crate) use session::panic_text;
+
 pub use as_of::ModelsAsOf;
 pub use changes::Changes;
 pub use control::Projections;

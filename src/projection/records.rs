@@ -59,24 +59,24 @@ impl Keys {
 
 /// How far a generation of a projection is. The one record that decides what took effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Checkpoint {
-    pub(super) format: u32,
+pub(crate) struct Checkpoint {
+    pub(crate) format: u32,
     /// The version of the projection that builds this generation.
-    pub(super) version: u32,
+    pub(crate) version: u32,
     /// The last event that took effect, or was passed over.
-    pub(super) position: Position,
+    pub(crate) position: Position,
     /// That message's CID, or its id where there is none, to know the log by.
-    pub(super) mark: Option<String>,
+    pub(crate) mark: Option<String>,
     /// When the log was created, to know it by.
-    pub(super) log_created: Timestamp,
+    pub(crate) log_created: Timestamp,
     /// How many events took effect.
-    pub(super) events: u64,
+    pub(crate) events: u64,
     /// How many events were parked.
-    pub(super) parked: u64,
+    pub(crate) parked: u64,
     /// The number of the wish to rebuild that this generation fulfils.
-    pub(super) rebuild: u64,
+    pub(crate) rebuild: u64,
     /// Who wrote it, anew for each write: by this an answer that was lost is told from another's write.
-    pub(super) writer: Uuid,
+    pub(crate) writer: Uuid,
 }
 
 /// What operators wish.
@@ -117,7 +117,7 @@ pub(super) struct Held<T> {
 }
 
 /// What a key holds, as the leader sees it; a revision without a record for none.
-pub(super) async fn read<T: DeserializeOwned>(
+pub(crate) async fn read<T: DeserializeOwned>(
     bucket: &dyn KeyValue,
     key: &Key,
 ) -> Result<(u64, Option<T>), ProjectionError> {
@@ -133,7 +133,7 @@ pub(super) fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, 
     })
 }
 
-pub(super) fn put<T: Serialize>(key: Key, record: &T, expected: Expected) -> KeyWrite {
+pub(crate) fn put<T: Serialize>(key: Key, record: &T, expected: Expected) -> KeyWrite {
     let json = serde_json::to_vec(record).expect("records have string keys and finite numbers");
     KeyWrite::new(key, Change::Put(json.into()), expected)
 }

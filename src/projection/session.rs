@@ -258,7 +258,7 @@ impl Session {
     }
 }
 
-pub(super) fn panic_text(panic: Box<dyn std::any::Any + Send>) -> Rejection {
+pub(crate) fn panic_text(panic: Box<dyn std::any::Any + Send>) -> Rejection {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

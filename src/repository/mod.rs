@@ -11,6 +11,7 @@ mod record;
 mod load;
 mod history;
 mod save;
+mod part;
 mod snapshot;
 mod transact;
 mod scan;
@@ -33,6 +34,7 @@ pub use transact::Transacted;
 use crate::store::Context;
 use crate::subject::{AggregateId, AggregateType};
 use loaded::Cached;
+pub(crate) use part::{Part, Tracked};
 
 /// The aggregates of one type in one context. Cloning is cheap and shares the cache.
 ///

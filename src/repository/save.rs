@@ -218,7 +218,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     }
 
     /// Whatever was cached may be what the commit failed on.
-    fn forget(&self, key: &AggregateId) {
+    pub(super) fn forget(&self, key: &AggregateId) {
         if let Some(cache) = &self.cache {
             cache.remove(key);
         }

@@ -32,6 +32,8 @@ pub struct NatsRepositoryConfig {
     pub snapshot_bucket: String,
     /// The bucket of signed heads, migrations and the registry. Default `cim-meta-{context}`.
     pub meta_bucket: String,
+    /// The stream of the timeouts. Default `CIM-TIMEOUTS-{context}`.
+    pub timeout_stream_name: String,
     /// What the subjects of events start with. Default `cim.events`.
     pub event_subject_prefix: String,
     /// What the addresses of aggregates start with. Default `cim.aggregates`.
@@ -64,6 +66,7 @@ impl Default for NatsRepositoryConfig {
             read_model_bucket: "cim-readmodels-{context}".into(),
             snapshot_bucket: "cim-snapshots-{context}".into(),
             meta_bucket: "cim-meta-{context}".into(),
+            timeout_stream_name: "CIM-TIMEOUTS-{context}".into(),
             event_subject_prefix: "cim.events".into(),
             aggregate_subject_prefix: "cim.aggregates".into(),
             cache_size: 10_000,
@@ -84,7 +87,7 @@ impl NatsRepositoryConfig {
         Self { context: context.into(), ..Self::default() }
     }
 
-    /// The names of the stream and the buckets.
+    /// The names of the streams and the buckets.
     pub fn names(&self) -> Names {
         let named = |template: &str| template.replace("{context}", &self.context);
         Names {
@@ -93,6 +96,7 @@ impl NatsRepositoryConfig {
             snapshot_bucket: named(&self.snapshot_bucket),
             read_model_bucket: named(&self.read_model_bucket),
             meta_bucket: named(&self.meta_bucket),
+            timeout_stream: named(&self.timeout_stream_name),
         }
     }
 

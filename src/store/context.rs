@@ -10,13 +10,14 @@ use serde::Serialize;
 use super::encode::{Encoded, Encoder};
 use super::event_store::{Appended, ExpectedVersion};
 use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent};
-use crate::backend::{Position, ReadFrom};
+use crate::backend::{BackendError, NewMessage, Position, ReadFrom};
 use crate::clock::{Clock, IdSource, System};
 use crate::event::{NonEmpty, SchemaVersion};
-use crate::event_log::{Commit, CommitPolicy, Committer, EventLog, LogStatus, Stored};
+use crate::event_log::{Commit, CommitError, CommitPolicy, Committer, EventLog, LogStatus, Stored};
 use crate::ipld::BlockFormat;
 use crate::state::{KeyValue, StateWriter};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
+use crate::timeouts::TimeoutQueue;
 
 /// What a context stands on: its stream and its buckets, and where time and ids come from.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Ports {
     pub snapshots: Arc<dyn KeyValue>,
     /// The bucket of read models, their indexes and the checkpoints of projections.
     pub read_models: Arc<dyn KeyValue>,
+    /// The timeouts; without them nothing can be scheduled.
+    pub timeouts: Option<Arc<dyn TimeoutQueue>>,
     /// The clock that says when events occurred.
     pub clock: Arc<dyn Clock>,
     /// Where event ids come from.
@@ -36,14 +39,16 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Ports with the machine's clock and UUIDs of version 7.
+    /// Ports with the machine's clock and UUIDs of version 7, and without timeouts.
     pub fn new(
         log: Arc<dyn EventLog>,
         state: Arc<dyn KeyValue>,
         snapshots: Arc<dyn KeyValue>,
         read_models: Arc<dyn KeyValue>,
     ) -> Self {
-        Self { log, state, snapshots, read_models, clock: Arc::new(System), ids: Arc::new(System) }
+        let timeouts = None;
+        let (clock, ids) = (Arc::new(System), Arc::new(System));
+        Self { log, state, snapshots, read_models, timeouts, clock, ids }
     }
 
     /// A stream and buckets in memory, new and empty. Gone with the last handle.
@@ -51,12 +56,11 @@ impl Ports {
     pub fn in_memory() -> Self {
         use crate::event_log::MemoryLog;
         use crate::state::MemoryKeyValue;
-        Self::new(
-            Arc::new(MemoryLog::new()),
-            Arc::new(MemoryKeyValue::new("state")),
-            Arc::new(MemoryKeyValue::new("snapshots")),
-            Arc::new(MemoryKeyValue::new("readmodels")),
-        )
+        use crate::timeouts::MemoryTimeouts;
+        let bucket = |name: &str| Arc::new(MemoryKeyValue::new(name));
+        let log = Arc::new(MemoryLog::new());
+        let ports = Self::new(log, bucket("state"), bucket("snapshots"), bucket("readmodels"));
+        Self { timeouts: Some(Arc::new(MemoryTimeouts::new())), ..ports }
     }
 }
 
@@ -77,6 +81,7 @@ struct Inner {
     state: Option<StateWriter>,
     snapshots: StateWriter,
     read_models: Arc<dyn KeyValue>,
+    timeouts: Option<Arc<dyn TimeoutQueue>>,
     cache_size: usize,
 }
 
@@ -100,6 +105,7 @@ impl Context {
             state: config.keep_state.then(|| StateWriter::start(ports.state)),
             snapshots: StateWriter::start(ports.snapshots),
             read_models: ports.read_models,
+            timeouts: ports.timeouts,
             cache_size: config.cache_size,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -131,6 +137,11 @@ impl Context {
     /// The bucket of read models, as bytes.
     pub fn read_models(&self) -> &Arc<dyn KeyValue> {
         &self.inner.read_models
+    }
+
+    /// The timeouts, where there are any.
+    pub fn timeouts(&self) -> Option<&Arc<dyn TimeoutQueue>> {
+        self.inner.timeouts.as_ref()
     }
 
     /// The clock that says when events occurred.
@@ -287,18 +298,30 @@ impl Context {
     }
 
     /// Stores encoded messages. A conflict is returned without its versions: only a reader of the head knows them.
-    pub(crate) async fn commit(
-        &self,
-        messages: Vec<crate::backend::NewMessage>,
-    ) -> Result<Stored, StoreError> {
-        let limit = self.inner.log.limits().max_batch_messages;
-        if messages.len() > limit {
-            return Err(StoreError::TooMany { actual: messages.len(), limit });
-        }
+    pub(crate) async fn commit(&self, messages: Vec<NewMessage>) -> Result<Stored, StoreError> {
         let messages = NonEmpty::from_vec(messages).ok_or(StoreError::Empty)?;
         // Every encoder guards the first message of an aggregate.
         let commit = Commit::new(messages).map_err(|_| StoreError::Empty)?;
-        self.inner.committer.commit(commit).await.map_err(StoreError::of_commit)
+        self.store(commit).await.map_err(StoreError::of_commit)
+    }
+
+    /// Stores a commit, unless it holds more than a batch may.
+    pub(crate) async fn store(&self, commit: Commit) -> Result<Stored, CommitError> {
+        let (actual, limit) = (commit.len(), self.inner.log.limits().max_batch_messages);
+        if actual > limit {
+            return Err(CommitError::Refused(BackendError::TooMany { actual, limit }));
+        }
+        self.inner.committer.commit(commit).await
+    }
+
+    /// Whether two handles are of one context, opened once.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Where the ids of events and messages come from.
+    pub(crate) fn ids(&self) -> &Arc<dyn IdSource> {
+        &self.inner.encoder.ids
     }
 
     async fn expected_head(

@@ -7,17 +7,25 @@ use crate::backend::nats::{Connection, provision, verify};
 use crate::backend::{ConnectionConfig, Replicas, Topology, TopologyError};
 use crate::event_log::NatsLog;
 use crate::state::NatsKeyValue;
+use crate::subject::ContextName;
+use crate::timeouts::{NatsTimeouts, TimeoutQueue};
 
 impl Ports {
     /// The streams and buckets that a configuration names. They must exist; no round trip looks for them.
     pub fn nats(connection: &Connection, config: &NatsRepositoryConfig) -> Self {
         let names = config.names();
-        Self::new(
+        let ports = Self::new(
             Arc::new(NatsLog::attach(connection, &names.event_stream)),
             Arc::new(NatsKeyValue::attach(connection, &names.state_bucket)),
             Arc::new(NatsKeyValue::attach(connection, &names.snapshot_bucket)),
             Arc::new(NatsKeyValue::attach(connection, &names.read_model_bucket)),
-        )
+        );
+        // A context that is not a name is refused when it is opened.
+        let timeouts = ContextName::new(&config.context).ok().map(|context| {
+            let queue = NatsTimeouts::attach(connection, &names.timeout_stream, &context);
+            Arc::new(queue) as Arc<dyn TimeoutQueue>
+        });
+        Self { timeouts, ..ports }
     }
 }
 

@@ -10,6 +10,7 @@ mod pattern;
 mod event_pattern;
 mod aggregate_pattern;
 mod address;
+mod timeout;
 
 pub use address::{Address, InvalidAddress, Location};
 pub use aggregate_pattern::AggregatePattern;
@@ -17,7 +18,10 @@ pub use event_pattern::{EventPattern, HeaderFilter};
 pub use id::{AggregateId, Identity, MAX_ID_BYTES};
 pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, Pattern};
 pub use scheme::{MAX_PREFIX_BYTES, Names, Subject, SubjectScheme};
-pub use token::{AggregateType, ContextName, EventType, InvalidToken, MAX_NAME_BYTES, ModelType};
+pub use timeout::{TimeoutAddress, TimeoutSubjects};
+pub use token::{
+    AggregateType, ConstraintName, ContextName, EventType, InvalidToken, MAX_NAME_BYTES, ModelType,
+};
 
 #[cfg(test)]
 mod tests;

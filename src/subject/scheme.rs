@@ -5,14 +5,21 @@
 use std::fmt;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::id::AggregateId;
-use super::token::{AggregateType, ContextName, InvalidToken, ModelType, check_name};
+use super::token::{
+    AggregateType, ConstraintName, ContextName, InvalidToken, ModelType, check_name,
+};
 
 /// The longest prefix of subjects, in bytes: with it every subject fits into a pattern and a server's control line.
 pub const MAX_PREFIX_BYTES: usize = 256;
 
 /// What the addresses of read models begin with.
 const READ_MODELS: &str = "cim.readmodels.";
+
+/// What the subjects of claims begin with.
+const UNIQUE: &str = "cim.unique.";
 
 /// A literal subject: no wildcard, no empty token.
 ///
@@ -98,6 +105,26 @@ impl SubjectScheme {
         format!("{}>", self.events)
     }
 
+    /// The subject of the claims on one value.
+    pub fn claims_on(&self, constraint: &ConstraintName, value: &AggregateId) -> Subject {
+        Subject::trusted(format!("{UNIQUE}{}.{constraint}.{}", self.context, value.as_str()))
+    }
+
+    /// The filter for the claims on every value of a constraint.
+    pub fn claims_of(&self, constraint: &ConstraintName) -> String {
+        format!("{UNIQUE}{}.{constraint}.>", self.context)
+    }
+
+    /// The subject of messages that do nothing but carry a guard. No constraint has such a name.
+    pub(crate) fn asserted(&self) -> Subject {
+        Subject::trusted(format!("{UNIQUE}{}.=asserted", self.context))
+    }
+
+    /// The subject of the message that admits a commit without any other guard at most once.
+    pub(crate) fn anchor(&self, unit: Uuid) -> Subject {
+        Subject::trusted(format!("{UNIQUE}{}.=anchor.{}", self.context, unit.simple()))
+    }
+
     /// The address of one aggregate's current state.
     pub fn state_of(&self, aggregate: &AggregateType, id: &AggregateId) -> Subject {
         let (prefix, aggregate, id) = (&*self.aggregates, aggregate.as_str(), id.as_str());
@@ -151,7 +178,7 @@ impl SubjectScheme {
     }
 }
 
-/// The names of one context's stream and buckets.
+/// The names of one context's streams and buckets.
 ///
 /// Names only: what they look like is checked where they are used,
 /// by [`Topology::new`](crate::backend::Topology::new).
@@ -167,6 +194,8 @@ pub struct Names {
     pub read_model_bucket: String,
     /// The bucket of signed heads, migrations and the registry.
     pub meta_bucket: String,
+    /// The stream of the timeouts.
+    pub timeout_stream: String,
 }
 
 impl Names {
@@ -186,6 +215,7 @@ impl Names {
             snapshot_bucket: format!("cim-snapshots-{context}"),
             read_model_bucket: format!("cim-readmodels-{context}"),
             meta_bucket: format!("cim-meta-{context}"),
+            timeout_stream: format!("CIM-TIMEOUTS-{context}"),
         }
     }
 }

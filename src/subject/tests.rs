@@ -5,6 +5,7 @@ mod aggregate_patterns;
 mod event_patterns;
 mod ids;
 mod patterns;
+mod timeouts;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};

@@ -176,6 +176,17 @@ name!(
     ModelType,
     "read model type"
 );
+name!(
+    /// The name of a constraint that keeps values unique within its context, like `email`.
+    ///
+    /// ```
+    /// use cim_persistence::subject::ConstraintName;
+    /// assert!(ConstraintName::new("email").is_ok());
+    /// assert!(ConstraintName::new("e.mail").is_err());
+    /// ```
+    ConstraintName,
+    "constraint name"
+);
 
 pub(super) fn check_name(what: &'static str, text: &str) -> Result<(), InvalidToken> {
     if text.is_empty() {

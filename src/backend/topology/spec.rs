@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::subject::SubjectScheme;
+use crate::subject::{SubjectScheme, TimeoutSubjects};
 
 use super::Replicas;
 use super::error::{SettingMismatch, TopologyError};
@@ -38,6 +38,8 @@ enum Keeps {
     Everything,
     /// The last of each subject.
     Latest,
+    /// What is scheduled until its time has come, and what is due until it is removed.
+    Schedules,
 }
 
 impl StreamSpec {
@@ -71,6 +73,28 @@ impl StreamSpec {
         let base = base(format!("KV_{bucket}"), vec![format!("$KV.{bucket}.>")], replicas);
         let settings = StreamSettings { max_msgs_per_subject: Some(1), allow_rollup: true, ..base };
         Ok(Self { settings, keeps: Keeps::Latest })
+    }
+
+    /// The stream of a context's timeouts: the server publishes each message at its time, from one subject to another.
+    ///
+    /// A stream with schedules cannot refuse messages when it is full, so it has no limits and is never full.
+    ///
+    /// # Errors
+    /// [`TopologyError::Name`] when the name cannot be that of a stream.
+    pub fn timeouts(
+        name: &str,
+        scheme: &SubjectScheme,
+        replicas: Replicas,
+    ) -> Result<Self, TopologyError> {
+        check_name("stream name", name)?;
+        let subjects = TimeoutSubjects::of(scheme.context()).all().to_vec();
+        let settings = StreamSettings {
+            discard: Discard::Old,
+            allow_rollup: true,
+            allow_msg_schedules: true,
+            ..base(name.to_owned(), subjects, replicas)
+        };
+        Ok(Self { settings, keeps: Keeps::Schedules })
     }
 
     /// The stream's name.
@@ -107,7 +131,7 @@ impl StreamSpec {
         wrong.unless_none("mirror", actual.mirror.as_ref());
         wrong.unless_none("sources", actual.sources.as_ref());
         wrong.unless_none("subject_transform", actual.subject_transform.as_ref());
-        if self.keeps == Keeps::Everything {
+        if self.keeps != Keeps::Latest {
             wrong.unless_equal("deny_purge", wanted.deny_purge, actual.deny_purge);
             wrong.unless_equal("allow_msg_ttl", wanted.allow_msg_ttl, actual.allow_msg_ttl);
             let schedules = (wanted.allow_msg_schedules, actual.allow_msg_schedules);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Commit, CommitError, CommitPolicy, Job, Stored};
-use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
+use crate::backend::{BackendError, NewMessage, Position, ReadFrom};
 use crate::event::{NonEmpty, names};
 use crate::event_log::EventLog;
 use crate::subject::Subject;
@@ -80,7 +80,7 @@ impl Group {
     }
 
     /// A guard of the group did not hold.
-    async fn refused(mut self, log: &dyn EventLog, policy: CommitPolicy, detail: String) -> Next {
+    async fn refused(self, log: &dyn EventLog, policy: CommitPolicy, detail: String) -> Next {
         if self.unproven {
             // The guard may have been broken by an earlier try of this very group.
             return self.look(log, policy, BackendError::Conflict { detail }).await;
@@ -98,6 +98,11 @@ impl Group {
                 false => self.halve(),
             };
         }
+        self.without(broken)
+    }
+
+    /// Answers the commits whose guards are broken, and goes on with the others.
+    fn without(mut self, broken: Vec<Option<(Subject, Position)>>) -> Next {
         let mut rest = Vec::new();
         for (job, broken) in self.jobs.drain(..).zip(broken) {
             match broken {
@@ -121,9 +126,16 @@ impl Group {
 
     /// No answer proved anything: reads what follows the first commit's guard. A batch is stored whole, so one
     /// commit tells for all.
+    ///
+    /// The other guards are read before it: broken ones with the first one's place still free were broken by others, and
+    /// then no try of the group was stored or ever will be.
     async fn look(mut self, log: &dyn EventLog, policy: CommitPolicy, why: BackendError) -> Next {
         let unproven_before = std::mem::replace(&mut self.unproven, true);
         metrics::counter!("cim_commits_resolved_total").increment(1);
+        let broken = match &why {
+            BackendError::Conflict { .. } => broken_guards(log, &self.jobs).await.ok(),
+            _ => None,
+        };
         match find(log, &self.jobs[0].commit).await {
             Ok(Found::Ours(first)) => {
                 let messages: usize = self.jobs.iter().map(|job| job.commit.messages().len()).sum();
@@ -135,6 +147,10 @@ impl Group {
                 let alone = Group { jobs: self.jobs, unproven: false, ..self };
                 let _ = alone.conflict_of_the_only();
                 again(Group::new(rest))
+            }
+            Ok(Found::Nothing) if broken.iter().flatten().any(Option::is_some) => {
+                self.unproven = false;
+                self.without(broken.unwrap_or_default())
             }
             Ok(Found::Nothing) => match why {
                 // After an earlier try the known id may be that try's, seen a moment before its message is.
@@ -234,11 +250,8 @@ async fn broken_guards(
     log: &dyn EventLog,
     jobs: &[Job],
 ) -> Result<Vec<Option<(Subject, Position)>>, BackendError> {
-    let subjects: Vec<Subject> = jobs
-        .iter()
-        .flat_map(|job| guards(&job.commit))
-        .map(|(subject, _)| subject.clone())
-        .collect();
+    let subjects: Vec<Subject> =
+        jobs.iter().flat_map(|job| job.commit.guarded()).cloned().collect();
     let mut last = std::collections::HashMap::new();
     for chunk in subjects.chunks(1000) {
         for message in log.lasts(chunk).await? {
@@ -248,7 +261,7 @@ async fn broken_guards(
     let mut broken = Vec::with_capacity(jobs.len());
     for job in jobs {
         let mut found = None;
-        for (subject, expected) in guards(&job.commit) {
+        for (subject, expected) in job.commit.guards() {
             let seen = last.get(subject).copied().unwrap_or(Position::START);
             if is_broken(log, subject, expected, seen).await? {
                 found = Some((subject.clone(), expected));
@@ -272,14 +285,6 @@ async fn is_broken(
     }
     let last = log.last(subject, ReadFrom::Leader).await?;
     Ok(last.map_or(Position::START, |message| message.position) != expected)
-}
-
-fn guards(commit: &Commit) -> impl Iterator<Item = (&Subject, Position)> {
-    commit.messages().iter().filter_map(|message| match &message.guard {
-        Guard::Free => None,
-        Guard::Last(position) => Some((&message.subject, *position)),
-        Guard::LastOf(subject, position) => Some((subject, *position)),
-    })
 }
 
 enum Found {

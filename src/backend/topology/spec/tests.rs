@@ -17,6 +17,10 @@ fn bucket() -> StreamSpec {
     StreamSpec::bucket("cim-state-sales", Replicas::Three).unwrap()
 }
 
+fn timeouts() -> StreamSpec {
+    StreamSpec::timeouts("CIM-TIMEOUTS-sales", &scheme(), Replicas::Three).unwrap()
+}
+
 type Spoil = fn(&mut StreamSettings);
 
 /// What spoils any of our streams, and what is said about it.
@@ -56,6 +60,21 @@ const SPOILS_EVENTS: &[(Spoil, &str)] = &[
     ),
 ];
 
+const SPOILS_TIMEOUTS: &[(Spoil, &str)] = &[
+    (|s| s.deny_purge = true, "deny_purge must be false and is true"),
+    (|s| s.allow_rollup = false, "allow_rollup_hdrs must be true and is false"),
+    (|s| s.allow_msg_ttl = true, "allow_msg_ttl must be false and is true"),
+    (|s| s.max_msgs_per_subject = Some(9), "max_msgs_per_subject must be unset and is 9"),
+    (|s| s.allow_msg_schedules = false, "allow_msg_schedules must be true and is false"),
+    (|s| s.max_msgs = Some(9), "max_msgs must be unset and is 9"),
+    (|s| s.max_age = Some(Duration::from_secs(9)), "max_age must be unset and is 9s"),
+    (|s| s.num_replicas = 1, "num_replicas must be at least 3 and is 1"),
+    (
+        |s| s.subjects = vec!["cim.timeouts.sales.at.>".into()],
+        "subjects must be covering cim.timeouts.sales.due.> and is cim.timeouts.sales.at.>",
+    ),
+];
+
 const SPOILS_BUCKET: &[(Spoil, &str)] = &[
     (|s| s.allow_rollup = false, "allow_rollup_hdrs must be true and is false"),
     (
@@ -79,6 +98,9 @@ fn every_setting_that_can_lose_data_is_refused_by_name() {
     for (spoil, wanted) in SPOILS_BOTH.iter().chain(SPOILS_BUCKET) {
         assert_eq!(said(&bucket(), *spoil), *wanted);
     }
+    for (spoil, wanted) in SPOILS_TIMEOUTS {
+        assert_eq!(said(&timeouts(), *spoil), *wanted);
+    }
 }
 
 #[test]
@@ -94,6 +116,7 @@ fn harmless_differences_are_accepted() {
     for spoil in harmless {
         assert_eq!(said(&events(), *spoil), "");
         assert_eq!(said(&bucket(), *spoil), "");
+        assert_eq!(said(&timeouts(), *spoil), "");
     }
     assert_eq!(said(&events(), |s| s.subjects = vec!["cim.*.sales.>".into()]), "");
     assert_eq!(said(&bucket(), |s| s.max_msgs_per_subject = Some(8)), "");

@@ -1,0 +1,183 @@
+//! What can go wrong with process managers.
+
+use std::error::Error;
+
+use crate::backend::BackendError;
+use crate::clock::Timestamp;
+use crate::projection::ProjectionError;
+use crate::repository::RepositoryError;
+use crate::state::InvalidKey;
+use crate::store::StoreError;
+use crate::subject::InvalidToken;
+use crate::timeouts::MAX_TIMEOUT;
+use crate::unit_of_work::UnitError;
+
+/// Why a process manager stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessError {
+    /// It cannot be run as it is written. Nothing was read or written; change its definition.
+    #[error("process manager cannot run: {reason}")]
+    Definition {
+        /// What is wrong.
+        reason: String,
+    },
+    /// It cannot react to an event and the policy says to stop. Nothing of it took effect. Correct it and start it again,
+    /// or skip the event by the policy.
+    #[error("process {process} cannot react to the event at position {position}: {reason}")]
+    Poison {
+        /// The process manager.
+        process: String,
+        /// Where the event lies.
+        position: u64,
+        /// Why not.
+        reason: String,
+    },
+    /// It cannot react to a timeout and the policy says to stop. Nothing of it took effect. Correct it and start it again,
+    /// or skip the timeout by the policy.
+    #[error("process {process} cannot react to timeout {name} of {instance}: {reason}")]
+    PoisonedTimeout {
+        /// The process manager.
+        process: String,
+        /// Its instance.
+        instance: String,
+        /// The timeout.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The log is not the one that was read: it is shorter, was made anew, or holds another event there. Nothing was
+    /// written. Restore the log.
+    #[error(
+        "the log was truncated or replaced: process {process} stands at position {position}, {reason}; restore the log"
+    )]
+    LogTruncated {
+        /// The process manager.
+        process: String,
+        /// Where it stands.
+        position: u64,
+        /// What differs.
+        reason: String,
+    },
+    /// A record of the process does not decode. Look at it; find out who writes there.
+    #[error("{place} does not hold what a process manager writes: {reason}")]
+    Record {
+        /// The key, or the subject and the position.
+        place: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A name cannot be used.
+    #[error(transparent)]
+    InvalidToken(#[from] InvalidToken),
+    /// A key cannot be used.
+    #[error(transparent)]
+    InvalidKey(#[from] InvalidKey),
+    /// The event store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+impl ProcessError {
+    /// Whether beginning again may help.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Backend(error) => backend_passes(error),
+            Self::Store(error) => store_passes(error),
+            _ => false,
+        }
+    }
+}
+
+impl From<ProjectionError> for ProcessError {
+    fn from(error: ProjectionError) -> Self {
+        match error {
+            ProjectionError::LogTruncated { projection: process, position, reason } => {
+                Self::LogTruncated { process, position, reason }
+            }
+            ProjectionError::Record { key: place, reason } => Self::Record { place, reason },
+            ProjectionError::Backend(error) => Self::Backend(error),
+            ProjectionError::Store(error) => Self::Store(error),
+            other => Self::Definition { reason: other.to_string() },
+        }
+    }
+}
+
+/// Why a timeout cannot be scheduled or cancelled. Nothing was noted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimeoutError {
+    /// The context was opened without timeouts. Set [`Ports::timeouts`](crate::store::Ports::timeouts).
+    #[error("this context has no timeouts; set them in its ports")]
+    None,
+    /// The time is further ahead than a server can count. Choose an earlier one.
+    #[error("{at} is after {MAX_TIMEOUT}, the last time that a timeout can have")]
+    TooFar {
+        /// The time.
+        at: Timestamp,
+    },
+    /// The name cannot be used.
+    #[error(transparent)]
+    InvalidToken(#[from] InvalidToken),
+    /// What is to be said cannot be written as JSON.
+    #[error("what timeout {name} is to say is not JSON: {reason}")]
+    Data {
+        /// The timeout.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Whether a reaction failed because of a conflict, or of something that may pass, and not because of its event.
+pub(super) fn passes(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<UnitError>() {
+            return unit_passes(error);
+        }
+        if let Some(error) = error.downcast_ref::<RepositoryError>() {
+            return repository_passes(error);
+        }
+        if let Some(error) = error.downcast_ref::<StoreError>() {
+            return store_passes(error);
+        }
+        if let Some(error) = error.downcast_ref::<BackendError>() {
+            return backend_passes(error);
+        }
+        next = error.source();
+    }
+    false
+}
+
+pub(super) fn unit_passes(error: &UnitError) -> bool {
+    match error {
+        UnitError::Repository(error) => repository_passes(error),
+        UnitError::Store(error) => store_passes(error),
+        other => other.is_conflict(),
+    }
+}
+
+fn repository_passes(error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Store(error) => store_passes(error),
+        other => matches!(other, RepositoryError::VersionConflict { .. }),
+    }
+}
+
+fn store_passes(error: &StoreError) -> bool {
+    match error {
+        StoreError::Backend(error) => backend_passes(error),
+        other => {
+            matches!(other, StoreError::Conflict { .. } | StoreError::OutcomeUnknown { .. })
+        }
+    }
+}
+
+fn backend_passes(error: &BackendError) -> bool {
+    // Another instance was first; what it wrote is to be read.
+    error.is_transient() || matches!(error, BackendError::Conflict { .. })
+}

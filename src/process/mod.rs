@@ -1,0 +1,21 @@
+//! Process managers: they react to events with commands, keep state of their own, and wait for times.
+//!
+//! [`ProcessManager`] is what a user writes, [`RunningProcess`] runs it, [`Reaction`] is what one reaction does: a unit of
+//! work, and timeouts. How timeouts come due is in [`timeouts`](crate::timeouts).
+
+mod definition;
+mod reaction;
+mod options;
+mod error;
+mod records;
+mod feed;
+mod cursor;
+mod worker;
+mod runner;
+
+pub use definition::{DueTimeout, ProcessManager};
+pub use error::{ProcessError, TimeoutError};
+pub use options::ProcessOptions;
+pub use reaction::Reaction;
+pub use records::{ParkedReaction, Trigger};
+pub use runner::RunningProcess;

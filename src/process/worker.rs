@@ -1,0 +1,378 @@
+//! The work of the active instance: each event, each wish and each timeout, one after the other.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::cursor::Cursor;
+use super::error::{ProcessError, passes, unit_passes};
+use super::feed::{Feed, Next, What};
+use super::records::{FORMAT, HeldMark, ParkedReaction, Trigger, Wish, WishRecord, mark_subject};
+use super::{DueTimeout, ProcessManager, ProcessOptions, Reaction};
+use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
+use crate::event::NonEmpty;
+use crate::projection::{EventSet, PAUSE, Rejection, Selection, Then, panic_text, put};
+use crate::state::Expected;
+use crate::store::{Context, StoreError, StoredEvent};
+use crate::subject::{AggregateId, TimeoutAddress};
+use crate::timeouts::{Due, Timeout};
+
+/// After how many messages it is written down how far the process is.
+const NOTED_EVERY: u32 = 64;
+
+/// Or after how long without any.
+const IDLE: Duration = Duration::from_millis(100);
+
+pub(super) struct Worker<P> {
+    pub(super) context: Context,
+    pub(super) manager: Arc<P>,
+    pub(super) selection: Selection,
+    pub(super) options: ProcessOptions,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) reached: watch::Sender<Position>,
+}
+
+/// What is to be reacted to.
+enum Task<'a> {
+    Event(&'a Result<StoredEvent, StoreError>),
+    Due(&'a Timeout, &'a DueTimeout),
+}
+
+/// Why a reaction came to nothing.
+enum Failed {
+    /// Because of what is reacted to: the policy decides.
+    Refused(Rejection),
+    /// Because of something else.
+    Error(ProcessError),
+}
+
+impl<E: Into<ProcessError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl<P: ProcessManager> Worker<P> {
+    /// Works until it is told to stop.
+    pub(super) async fn work(&self) -> Result<(), ProcessError> {
+        let mut cursor = Cursor::of::<P>(&self.context, self.options.first).await?;
+        let mut feed = Feed::open(&self.context, &self.selection, P::NAME, cursor.position());
+        let mut due = self.due();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stopped() => return cursor.note(&self.context).await,
+                due = due.next() => match due {
+                    Some(Ok(due)) => self.take_due(due).await?,
+                    // Another stream under the old name holds what is to be done as well as the old one did.
+                    Some(Err(error @ BackendError::Truncated { .. })) => {
+                        return Err(BackendError::unavailable(error.to_string()).into());
+                    }
+                    Some(Err(error)) => return Err(error.into()),
+                    None => return Err(BackendError::unavailable("timeouts ended").into()),
+                },
+                next = feed.next() => {
+                    let taken = self.take(next?, &mut cursor).await;
+                    if taken.is_err() || cursor.ahead() >= NOTED_EVERY {
+                        // What was taken before a failure is not looked at again when somebody starts again.
+                        cursor.note(&self.context).await?;
+                    }
+                    taken?;
+                }
+                () = sleep(IDLE), if cursor.ahead() > 0 => cursor.note(&self.context).await?,
+            }
+        }
+    }
+
+    fn due(&self) -> BoxStream<'static, Result<Due, BackendError>> {
+        match self.context.timeouts() {
+            Some(queue) => queue.due(P::NAME),
+            None => futures::stream::pending().boxed(),
+        }
+    }
+
+    async fn take(&self, next: Next, cursor: &mut Cursor) -> Result<(), ProcessError> {
+        match next.what {
+            What::Event(event) => self.take_event(next.position, *event, cursor).await?,
+            What::Wish(message) => self.forward(message).await?,
+            What::Other => {}
+        }
+        cursor.advance(next.position, next.mark);
+        self.reached.send_replace(next.position);
+        Ok(())
+    }
+
+    async fn take_event(
+        &self,
+        position: Position,
+        event: Result<StoredEvent, StoreError>,
+        cursor: &mut Cursor,
+    ) -> Result<(), ProcessError> {
+        let Err(reason) = self.patiently(Task::Event(&event)).await? else {
+            cursor.count_event();
+            return Ok(());
+        };
+        if self.options.poison.then == Then::Stop {
+            let (process, position) = (P::NAME.to_owned(), position.get());
+            return Err(ProcessError::Poison { process, position, reason: reason.to_string() });
+        }
+        let event_type = event.as_ref().ok().map(|stored| stored.event_type().to_string());
+        self.park(Trigger::Event { position, event_type }, &reason).await?;
+        cursor.count_parked();
+        // Without an instance nobody else can react to it either.
+        match event.as_ref().ok().and_then(|stored| Some((self.read(stored).ok()??, stored))) {
+            Some(((_, instance), stored)) => self.once(&instance, stored, None).await,
+            None => Ok(()),
+        }
+        .or_else(|failed| match failed {
+            Failed::Error(error) => Err(error),
+            Failed::Refused(_) => Ok(()),
+        })
+    }
+
+    /// Tries until it works, or is refused as often as the policy allows: then why.
+    async fn patiently(&self, task: Task<'_>) -> Result<Result<(), Rejection>, ProcessError> {
+        let policy = self.options.poison;
+        let (mut pause, mut tries) = (policy.pause, 0);
+        loop {
+            let reason = match self.attempt(&task).await {
+                Ok(()) => return Ok(Ok(())),
+                Err(Failed::Error(error)) => return Err(error),
+                Err(Failed::Refused(reason)) => reason,
+            };
+            if tries == policy.retries {
+                return Ok(Err(reason));
+            }
+            tries += 1;
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    async fn attempt(&self, task: &Task<'_>) -> Result<(), Failed> {
+        match task {
+            Task::Event(Ok(stored)) => self.react(stored).await,
+            Task::Event(Err(error)) => Err(Failed::Refused(error.to_string().into())),
+            Task::Due(timeout, due) => {
+                self.come(timeout.address.instance(), timeout, Some(due)).await
+            }
+        }
+    }
+
+    /// Reads an event and finds the instance it belongs to.
+    fn read(&self, stored: &StoredEvent) -> Result<Option<(P::Event, AggregateId)>, Rejection> {
+        let read = || {
+            let Some(event) = P::Event::read(stored)? else { return Ok(None) };
+            let instance = self.manager.instance(&event, stored)?;
+            Ok(instance.map(|instance| (event, instance)))
+        };
+        catch_unwind(AssertUnwindSafe(read)).map_err(panic_text)?
+    }
+
+    async fn react(&self, stored: &StoredEvent) -> Result<(), Failed> {
+        match self.read(stored).map_err(Failed::Refused)? {
+            Some((event, instance)) => self.once(&instance, stored, Some(event)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Reacts to an event unless the instance has done so; without the event it is noted only that it is done with.
+    async fn once(
+        &self,
+        instance: &AggregateId,
+        stored: &StoredEvent,
+        mut event: Option<P::Event>,
+    ) -> Result<(), Failed> {
+        let ids = (stored.correlation_id(), stored.event_id());
+        let reacts = event.is_some();
+        let mut from = ReadFrom::Nearest;
+        loop {
+            let held = self.mark(instance, from).await?;
+            if held.mark.handled >= stored.position() {
+                self.count("repeated");
+                return Ok(());
+            }
+            let mut reaction = self.begin(instance, held, ids, from);
+            if let Some(event) = event.take() {
+                let reacting = self.manager.react(event, stored, &mut reaction);
+                self.fill(reacting).await?;
+            }
+            reaction.handled(stored.position());
+            match self.commit(reaction).await? {
+                Stored::Yes => return Ok(()),
+                Stored::Overtaken => {}
+            }
+            from = ReadFrom::Leader;
+            if reacts {
+                event = self.read(stored).map_err(Failed::Refused)?.map(|(event, _)| event);
+            }
+        }
+    }
+
+    async fn take_due(&self, due: Due) -> Result<(), ProcessError> {
+        let timeout = DueTimeout::new(due.timeout.clone());
+        let instance = due.timeout.address.instance();
+        if let Err(reason) = self.patiently(Task::Due(&due.timeout, &timeout)).await? {
+            let name = timeout.name().to_owned();
+            if self.options.poison.then == Then::Stop {
+                let (process, instance) = (P::NAME.to_owned(), instance.to_string());
+                let reason = reason.to_string();
+                return Err(ProcessError::PoisonedTimeout { process, instance, name, reason });
+            }
+            let id = timeout.id();
+            self.park(Trigger::Timeout { id, instance: instance.clone(), name }, &reason).await?;
+            match self.come(instance, &due.timeout, None).await {
+                Err(Failed::Error(error)) => return Err(error),
+                Ok(()) | Err(Failed::Refused(_)) => {}
+            }
+        }
+        match self.context.timeouts() {
+            Some(queue) => Ok(queue.done(&due).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Reacts to a timeout if the instance still waits for it; without a reaction it is noted only that it came.
+    async fn come(
+        &self,
+        instance: &AggregateId,
+        timeout: &Timeout,
+        due: Option<&DueTimeout>,
+    ) -> Result<(), Failed> {
+        let (name, ids) = (timeout.address.name(), (timeout.correlation_id, timeout.id));
+        let mut from = ReadFrom::Nearest;
+        loop {
+            let held = self.mark(instance, from).await?;
+            if held.mark.pending.get(name) != Some(&timeout.id) {
+                // A replica may not know yet that it is waited for.
+                if from == ReadFrom::Leader {
+                    self.count("void");
+                    return Ok(());
+                }
+                from = ReadFrom::Leader;
+                continue;
+            }
+            let mut reaction = self.begin(instance, held, ids, from);
+            reaction.came(name);
+            if let Some(due) = due {
+                self.fill(self.manager.timeout(due, &mut reaction)).await?;
+            }
+            match self.commit(reaction).await? {
+                Stored::Yes => return Ok(()),
+                Stored::Overtaken => from = ReadFrom::Leader,
+            }
+        }
+    }
+
+    async fn mark(&self, instance: &AggregateId, from: ReadFrom) -> Result<HeldMark, ProcessError> {
+        let subject = mark_subject(self.context.scheme().context(), P::NAME, instance);
+        HeldMark::read(&self.context, &subject, from).await
+    }
+
+    fn begin(
+        &self,
+        instance: &AggregateId,
+        held: HeldMark,
+        ids: (Uuid, Uuid),
+        from: ReadFrom,
+    ) -> Reaction {
+        let mut reaction = Reaction::begin(&self.context, P::NAME, instance, held, ids);
+        if from == ReadFrom::Leader {
+            reaction.read_latest();
+        }
+        reaction
+    }
+
+    /// Lets the manager fill a reaction.
+    async fn fill(
+        &self,
+        reacting: impl Future<Output = Result<(), Rejection>>,
+    ) -> Result<(), Failed> {
+        let reacted = AssertUnwindSafe(reacting).catch_unwind().await.map_err(panic_text);
+        match reacted {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if passes(error.as_ref()) => {
+                Err(BackendError::unavailable(error.to_string()).into())
+            }
+            Ok(Err(reason)) | Err(reason) => Err(Failed::Refused(reason)),
+        }
+    }
+
+    async fn commit(&self, reaction: Reaction) -> Result<Stored, Failed> {
+        match reaction.finish().commit().await {
+            Ok(_) => {
+                self.count("stored");
+                Ok(Stored::Yes)
+            }
+            Err(error) if error.is_conflict() => {
+                self.count("overtaken");
+                Ok(Stored::Overtaken)
+            }
+            Err(error) if unit_passes(&error) => {
+                Err(BackendError::unavailable(error.to_string()).into())
+            }
+            Err(error) => Err(Failed::Refused(error.into())),
+        }
+    }
+
+    /// Tells the queue what an instance wished. Done again after a crash, which changes nothing.
+    async fn forward(&self, message: StoredMessage) -> Result<(), ProcessError> {
+        let Some(queue) = self.context.timeouts() else { return Ok(()) };
+        let place = |reason: String| ProcessError::Record {
+            place: format!("{} at position {}", message.subject, message.position),
+            reason,
+        };
+        let record = WishRecord::read(&message).map_err(|error| place(error.to_string()))?;
+        let address = TimeoutAddress::new(P::NAME, &record.instance, &record.name)?;
+        let wished = message.position;
+        match record.wish {
+            Wish::Schedule { id, at, correlation_id, data } => {
+                let data = data.to_string().into();
+                queue.schedule(Timeout { address, id, at, wished, correlation_id, data }).await?;
+            }
+            Wish::Cancel => queue.cancel(&address, wished).await?,
+        }
+        Ok(())
+    }
+
+    async fn park(&self, trigger: Trigger, reason: &Rejection) -> Result<(), ProcessError> {
+        let key = trigger.key(P::NAME)?;
+        let (reason, parked_at) = (reason.to_string(), self.context.clock().now());
+        tracing::warn!(process = P::NAME, %key, reason, "parked");
+        let record = ParkedReaction { format: FORMAT, trigger, reason, parked_at };
+        let write = put(key, &record, Expected::Anything);
+        self.context.read_models().write(NonEmpty::one(write)).await?;
+        self.count("parked");
+        Ok(())
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let labels = [("process", P::NAME), ("outcome", outcome)];
+        metrics::counter!("cim_process_reactions_total", &labels).increment(1);
+    }
+
+    pub(super) async fn stopped(&self) {
+        // It fails only when the handle is gone, which ends the task as well.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+
+    pub(super) async fn pause(&self) {
+        tokio::select! {
+            () = self.stopped() => {}
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// What became of a commit.
+enum Stored {
+    Yes,
+    /// Others were first; what they stored is to be seen before it is tried again.
+    Overtaken,
+}
