@@ -319,7 +319,7 @@ impl<A: Aggregate, R: Debug> Decided<A, R> {
 }
 
 /// Events for people to read.
-fn texts(events: &[NewEvent]) -> String {
+pub(super) fn texts(events: &[NewEvent]) -> String {
     let text = |event: &NewEvent| {
         let NewEvent { event_type, schema_version, data } = event;
         let document = serde_ipld_dagjson::to_vec(data).ok();

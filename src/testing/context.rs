@@ -14,6 +14,7 @@ use crate::store::{
     CommitInfo, Context, ExpectedVersion, Head, NatsRepositoryConfig, NewEvent, Ports, StoreError,
 };
 use crate::subject::{AggregateId, AggregateType, Identity};
+use crate::timeouts::MemoryTimeouts;
 
 /// The variable by which the same tests run in memory or on a server.
 pub const TEST_SERVER: &str = "CIM_TEST_SERVER";
@@ -76,7 +77,8 @@ pub enum TestContextError {
 
 /// A context for one test, new and empty.
 ///
-/// Its clock stands at [`TEST_TIME`] until the test moves it, its ids are [`CountingIds`]. Everything in it is gone when it is dropped.
+/// Its clock stands at [`TEST_TIME`] until the test moves it, its ids are [`CountingIds`]. Timeouts in memory come due by that
+/// clock, those on a server by the server's. Everything in it is gone when it is dropped.
 ///
 /// ```
 /// # use cim_persistence::prelude::*;
@@ -134,21 +136,28 @@ impl TestContext {
     /// [`TestContextError`].
     pub async fn start_on(backend: TestBackend) -> Result<Self, TestContextError> {
         match backend {
-            TestBackend::Memory => Self::on(Ports::in_memory()),
+            TestBackend::Memory => Ok(Self::in_memory()?.0),
             #[cfg(feature = "server")]
             TestBackend::PrivateServer => {
                 let server = PrivateServer::start(ServerConfig::Single).await?;
                 let ports = ports_on(server.url()).await?;
-                Ok(Self { server: Some(server), ..Self::on(ports)? })
+                Ok(Self { server: Some(server), ..Self::on(ports, clock())? })
             }
             #[cfg(not(feature = "server"))]
             TestBackend::PrivateServer => Err(TestContextError::NoServer),
         }
     }
 
-    fn on(ports: Ports) -> Result<Self, TestContextError> {
+    /// A context in memory, and its timeouts.
+    pub(super) fn in_memory() -> Result<(Self, MemoryTimeouts), TestContextError> {
+        let clock = clock();
+        let timeouts = MemoryTimeouts::with_clock(clock.clone());
+        let ports = Ports { timeouts: Some(Arc::new(timeouts.clone())), ..Ports::in_memory() };
+        Ok((Self::on(ports, clock)?, timeouts))
+    }
+
+    fn on(ports: Ports, clock: Arc<FixedClock>) -> Result<Self, TestContextError> {
         let (config, plans) = (config(), Plans::default());
-        let clock = Arc::new(FixedClock::at(TEST_TIME));
         let ports = Ports { clock: clock.clone(), ids: Arc::new(CountingIds::new()), ..ports };
         let other = Context::on(ports.clone(), &config)?;
         let log = Arc::new(OvertakenLog::new(other.clone(), plans.clone()));
@@ -245,6 +254,10 @@ fn plan<A: Aggregate>(
     let (aggregate, id): (AggregateType, AggregateId) =
         (AggregateType::new(A::TYPE)?, id.to_aggregate_id()?);
     Ok(Plan { aggregate, id, events: NonEmpty::from_vec(events).ok_or(StoreError::Empty)? })
+}
+
+fn clock() -> Arc<FixedClock> {
+    Arc::new(FixedClock::at(TEST_TIME))
 }
 
 fn config() -> NatsRepositoryConfig {

@@ -7,5 +7,6 @@ mod blocking;
 mod contexts;
 mod domain;
 mod failures;
+mod processes;
 mod projections;
 mod streams;
