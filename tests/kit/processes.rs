@@ -106,7 +106,8 @@ async fn several_events_of_several_aggregates_are_reacted_to() {
     test.then_expect_nothing_recorded().then_expect_timeout("2", "overdue", WEEK);
 }
 
-#[tokio::test]
+/// On two threads, so that the test does not only look when the process gives way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_ends_with_the_last_of_what_it_caused() {
     let test = returns().await.when::<Book>("1", [lent("30")]).await;
     let all: Vec<_> = (0..30).rev().map(|n: u32| lent(&n.to_string())).collect();
