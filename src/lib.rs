@@ -35,14 +35,16 @@
 //! | [`process`] | process managers: reactions to events and to times, each taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
 //! | [`routing`] | messages to handlers, by subject |
+//! | [`blocking`] | the same for callers that are not async |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
-//! | `testing` | conformance suites and injected faults (feature `testing`) |
+//! | `testing` | given, when, then; contexts for tests; conformance suites and injected faults (feature `testing`) |
 //!
 //! # Features
 //! - `server`: a private nats-server for examples, tests and benches.
 //! - `testing`: the event log and buckets in memory, injected faults, conformance suites.
 //! - `webhook`: a publisher of outbox messages to web services, over HTTP or HTTPS.
+//! - `testing`: the event log and buckets in memory, a kit for tests of a domain, injected faults, conformance suites.
 //!
 //! None is on by default; the first two are for tests.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -69,6 +71,7 @@ pub mod projection;
 pub mod process;
 pub mod query;
 pub mod routing;
+pub mod blocking;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

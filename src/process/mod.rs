@@ -12,10 +12,14 @@ mod feed;
 mod cursor;
 mod worker;
 mod runner;
+#[cfg(feature = "testing")]
+mod quiet;
 
 pub use definition::{DueTimeout, ProcessManager};
 pub use error::{ProcessError, TimeoutError};
 pub use options::ProcessOptions;
+#[cfg(feature = "testing")]
+pub(crate) use quiet::until_quiet;
 pub use reaction::Reaction;
 pub use records::{ParkedReaction, Trigger};
 pub use runner::RunningProcess;

@@ -22,6 +22,8 @@ mod runner;
 mod effects;
 mod fold;
 mod as_of;
+#[cfg(feature = "testing")]
+mod trial;
 
 pub(crate) use feed::{PAUSE, mark};
 pub(crate) use generations::check_log;
@@ -42,3 +44,5 @@ pub use options::{PoisonPolicy, ProjectionOptions, Then};
 pub use records::Parked;
 pub use runner::RunningProjection;
 pub use status::{ProjectionReport, ProjectionStatus, RebuildProgress};
+#[cfg(feature = "testing")]
+pub(crate) use trial::Trial;

@@ -11,7 +11,7 @@ use super::StoreError;
 use crate::backend::{Guard, NewMessage, Position};
 use crate::clock::{Clock, IdSource, Timestamp};
 use crate::event::{DomainEvent, Envelope, Headers, Metadata, NonEmpty, SchemaVersion, TOMBSTONE};
-use crate::ipld::{self, BlockFormat, EncodeError, EncodedEvent};
+use crate::ipld::{self, Block, BlockFormat, EncodeError, EncodedEvent, decode_any};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
 
 /// Where an aggregate's history ends: what the next event is appended to.
@@ -51,14 +51,14 @@ impl NewEvent {
     /// A domain event.
     ///
     /// # Errors
-    /// [`StoreError::InvalidToken`] for an event type that is not a name, [`StoreError::Encode`] for an event that is
-    /// not in the IPLD data model.
+    /// [`StoreError::InvalidToken`] for an event type that is not a name, [`StoreError::Encode`] for an event that no block
+    /// can hold.
     pub fn of<E: DomainEvent>(event: &E) -> Result<Self, StoreError> {
         let event_type = EventType::new(event.event_type())?;
-        let data = ipld_core::serde::to_ipld(event).map_err(|error| EncodeError {
-            what: format!("event {event_type}"),
-            reason: error.to_string(),
-        })?;
+        let failed = |reason| EncodeError { what: format!("event {event_type}"), reason };
+        // By way of a block: it holds what the data model's own serializer refuses, an event without content for one.
+        let block = Block::encode(BlockFormat::default(), event).map_err(failed)?;
+        let data = decode_any(&block.bytes).map_err(failed)?;
         Ok(Self { event_type, schema_version: event.schema_version(), data })
     }
 }
@@ -147,4 +147,45 @@ pub(crate) fn named<E: DomainEvent>(event: &E) -> Result<(EventType, SchemaVersi
         return Err(StoreError::ReservedType { name: name.to_owned() });
     }
     Ok((EventType::new(name)?, event.schema_version()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ipld_core::ipld::Ipld;
+    use serde::{Deserialize, Serialize};
+
+    use super::NewEvent;
+    use crate::event::DomainEvent;
+    use crate::store::StoreError;
+
+    #[derive(Serialize, Deserialize)]
+    struct Nothing;
+
+    impl DomainEvent for Nothing {
+        fn event_type(&self) -> &'static str {
+            "nothing"
+        }
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Weighed(f64);
+
+    impl DomainEvent for Weighed {
+        fn event_type(&self) -> &'static str {
+            "weighed"
+        }
+    }
+
+    #[test]
+    fn whatever_a_block_can_hold_can_be_appended() {
+        assert_eq!(NewEvent::of(&Nothing).unwrap().data, Ipld::Null);
+        assert_eq!(NewEvent::of(&Weighed(0.5)).unwrap().data, Ipld::Float(0.5));
+        match NewEvent::of(&Weighed(f64::NAN)) {
+            Err(StoreError::Encode(error)) => {
+                assert_eq!(error.what, "event weighed");
+                assert_eq!(error.reason, "it is NaN, which is not a finite number");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

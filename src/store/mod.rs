@@ -11,10 +11,13 @@ mod ahead;
 mod context;
 mod read;
 mod event_store;
+mod streams;
 mod nats;
 
 pub use config::NatsRepositoryConfig;
 pub use context::{Context, Ports};
+#[cfg(feature = "testing")]
+pub(crate) use encode::Encoder;
 pub(crate) use encode::named;
 pub use encode::{CommitInfo, Head, NewEvent};
 pub use error::{IntegrityError, StoreError};
@@ -23,3 +26,4 @@ pub use event_store::{
     StoreFailure, StreamId, Transaction, Unchecked,
 };
 pub use stored::StoredEvent;
+pub use streams::{EventStreams, StreamHead, StreamKey, Streams};

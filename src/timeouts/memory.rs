@@ -68,6 +68,11 @@ impl MemoryTimeouts {
         Ok(last.into_iter().filter_map(waits).collect())
     }
 
+    /// Whether there is a timeout of a process that is due and not done.
+    pub(crate) async fn has_due(&self, process: &str) -> Result<bool, BackendError> {
+        Ok(!self.due_after(process, Position::START).await?.is_empty())
+    }
+
     async fn all(&self) -> Result<Vec<StoredMessage>, BackendError> {
         let query = LogQuery { filter: None, after: Position::START };
         self.own.read(query).collect::<Vec<_>>().await.into_iter().collect()
