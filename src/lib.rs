@@ -29,6 +29,7 @@
 //! | [`read_model`] | documents that queries read: saved, found by pattern and index, watched |
 //! | [`projection`] | read models kept by events, each event taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
+//! | [`migration`] | what is stored, brought from one version to another and back |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | conformance suites and injected faults (feature `testing`) |
@@ -56,6 +57,7 @@ pub mod repository;
 pub mod read_model;
 pub mod projection;
 pub mod query;
+pub mod migration;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

@@ -29,6 +29,8 @@ pub struct Ports {
     pub snapshots: Arc<dyn KeyValue>,
     /// The bucket of read models, their indexes and the checkpoints of projections.
     pub read_models: Arc<dyn KeyValue>,
+    /// The bucket of what is known of the context itself: its migrations.
+    pub meta: Arc<dyn KeyValue>,
     /// The clock that says when events occurred.
     pub clock: Arc<dyn Clock>,
     /// Where event ids come from.
@@ -36,14 +38,17 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Ports with the machine's clock and UUIDs of version 7.
+    /// Ports with the machine's clock and UUIDs of version 7. What belongs into the meta bucket lies with the read models, under
+    /// keys of its own, unless [`meta`](Self::meta) is set to another bucket.
     pub fn new(
         log: Arc<dyn EventLog>,
         state: Arc<dyn KeyValue>,
         snapshots: Arc<dyn KeyValue>,
         read_models: Arc<dyn KeyValue>,
     ) -> Self {
-        Self { log, state, snapshots, read_models, clock: Arc::new(System), ids: Arc::new(System) }
+        let meta = Arc::clone(&read_models);
+        let (clock, ids) = (Arc::new(System), Arc::new(System));
+        Self { log, state, snapshots, read_models, meta, clock, ids }
     }
 
     /// A stream and buckets in memory, new and empty. Gone with the last handle.
@@ -51,12 +56,13 @@ impl Ports {
     pub fn in_memory() -> Self {
         use crate::event_log::MemoryLog;
         use crate::state::MemoryKeyValue;
-        Self::new(
+        let ports = Self::new(
             Arc::new(MemoryLog::new()),
             Arc::new(MemoryKeyValue::new("state")),
             Arc::new(MemoryKeyValue::new("snapshots")),
             Arc::new(MemoryKeyValue::new("readmodels")),
-        )
+        );
+        Self { meta: Arc::new(MemoryKeyValue::new("meta")), ..ports }
     }
 }
 
@@ -77,6 +83,7 @@ struct Inner {
     state: Option<StateWriter>,
     snapshots: StateWriter,
     read_models: Arc<dyn KeyValue>,
+    meta: Arc<dyn KeyValue>,
     cache_size: usize,
 }
 
@@ -100,6 +107,7 @@ impl Context {
             state: config.keep_state.then(|| StateWriter::start(ports.state)),
             snapshots: StateWriter::start(ports.snapshots),
             read_models: ports.read_models,
+            meta: ports.meta,
             cache_size: config.cache_size,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -131,6 +139,11 @@ impl Context {
     /// The bucket of read models, as bytes.
     pub fn read_models(&self) -> &Arc<dyn KeyValue> {
         &self.inner.read_models
+    }
+
+    /// The bucket of what is known of the context itself, as bytes.
+    pub fn meta(&self) -> &Arc<dyn KeyValue> {
+        &self.inner.meta
     }
 
     /// The clock that says when events occurred.

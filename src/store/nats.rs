@@ -12,12 +12,13 @@ impl Ports {
     /// The streams and buckets that a configuration names. They must exist; no round trip looks for them.
     pub fn nats(connection: &Connection, config: &NatsRepositoryConfig) -> Self {
         let names = config.names();
-        Self::new(
+        let ports = Self::new(
             Arc::new(NatsLog::attach(connection, &names.event_stream)),
             Arc::new(NatsKeyValue::attach(connection, &names.state_bucket)),
             Arc::new(NatsKeyValue::attach(connection, &names.snapshot_bucket)),
             Arc::new(NatsKeyValue::attach(connection, &names.read_model_bucket)),
-        )
+        );
+        Self { meta: Arc::new(NatsKeyValue::attach(connection, &names.meta_bucket)), ..ports }
     }
 }
 

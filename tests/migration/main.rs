@@ -1,0 +1,7 @@
+//! Migrations: what they promise about data, about each other, and when they are killed.
+#![allow(clippy::unwrap_used)]
+
+mod domain;
+mod kill;
+mod takeover;
+mod ways;
