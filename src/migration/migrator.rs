@@ -129,6 +129,11 @@ impl Migrator {
         std::mem::take(&mut self.reports)
     }
 
+    /// Whether no batch of this run was ever written.
+    pub(super) fn is_untouched(&self) -> bool {
+        Place::ALL.into_iter().all(|place| self.target.at(place).is_none())
+    }
+
     pub(super) fn tally(&self) -> Tally {
         self.target.tally()
     }

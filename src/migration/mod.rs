@@ -1,8 +1,8 @@
 //! Migrations: what is stored, brought from one version to another and back.
 //!
 //! A service writes a [`Migration`]; a [`MigrationRunner`] finds the way, runs what is on it and tells what it did. Read models, kept
-//! state, snapshots and the settings of streams are changed in place. Events never are. What a single event of an old shape
-//! means when it is read is not decided here.
+//! state, snapshots and the settings of streams are changed in place. Events never are: [`reshape`] copies a
+//! whole stream into another one. What a single event of an old shape means when it is read is not decided here.
 //!
 //! # How one runner at a time is made sure of
 //! The ledger in the meta bucket names an epoch, and whoever begins raises it. Before a runner looks at any data it writes
@@ -25,6 +25,7 @@ mod settings;
 mod nats;
 mod definition;
 mod runner;
+pub mod reshape;
 #[cfg(test)]
 mod tests;
 

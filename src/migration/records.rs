@@ -145,6 +145,10 @@ pub(super) fn lease_key() -> Key {
     fixed("=migration.lease")
 }
 
+pub(super) fn stream_key() -> Key {
+    fixed("=migration.stream")
+}
+
 /// Beside the data. One token, so that no pattern of keys of several tokens meets it.
 pub(super) fn fence_key() -> Key {
     fixed("=migration")

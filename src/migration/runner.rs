@@ -321,6 +321,9 @@ impl MigrationRunner {
                 Direction::Up => body.applied.push(run.clone()),
                 Direction::Down => drop(body.applied.pop()),
             }
+        } else if migrator.is_untouched() && !running.changed {
+            // Nothing is in the way of another one.
+            body.running = None;
         }
         let written = write(ledger, vec![history], body).await;
         // Why the run failed matters more than that nobody could be told.

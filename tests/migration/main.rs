@@ -3,5 +3,7 @@
 
 mod domain;
 mod kill;
+mod reshape;
+mod server;
 mod takeover;
 mod ways;

@@ -35,7 +35,11 @@ pub async fn provision(connection: &Connection, topology: &Topology) -> Result<(
     for spec in topology.streams() {
         let settings = match info(connection, spec).await? {
             Some(settings) => settings,
-            None => create(connection, spec).await?,
+            None => {
+                let wanted = serde_json::to_vec(spec.settings())
+                    .expect("settings are strings, numbers and flags, which always become JSON");
+                create(connection, spec, wanted.into()).await?
+            }
         };
         check(spec, &settings)?;
     }
@@ -65,6 +69,23 @@ pub(crate) async fn settings_of(
 ) -> Result<StreamSettings, TopologyError> {
     let missing = || TopologyError::Missing { stream: spec.name().to_owned() };
     info(connection, spec).await?.ok_or_else(missing)
+}
+
+/// The settings of a stream; none when it is not there. One round trip.
+pub(crate) async fn find_settings(
+    connection: &Connection,
+    spec: &StreamSpec,
+) -> Result<Option<StreamSettings>, TopologyError> {
+    info(connection, spec).await
+}
+
+/// Makes a stream with settings that are not only those of its specification.
+pub(crate) async fn create_stream(
+    connection: &Connection,
+    spec: &StreamSpec,
+    settings: &Value,
+) -> Result<StreamSettings, TopologyError> {
+    create(connection, spec, settings.to_string().into()).await
 }
 
 /// Changes those settings of a stream that differ, and leaves alone what is not known here. Two round trips.
@@ -113,10 +134,9 @@ async fn info(
 async fn create(
     connection: &Connection,
     spec: &StreamSpec,
+    wanted: Bytes,
 ) -> Result<StreamSettings, TopologyError> {
-    let wanted = serde_json::to_vec(spec.settings())
-        .expect("settings are strings, numbers and flags, which always become JSON");
-    match ask(connection, spec, "STREAM.CREATE", wanted.into()).await? {
+    match ask(connection, spec, "STREAM.CREATE", wanted).await? {
         Ok(settings) => {
             tracing::info!(stream = spec.name(), "created the stream");
             Ok(settings)
