@@ -6,4 +6,5 @@ mod kill;
 mod reshape;
 mod server;
 mod takeover;
+mod together;
 mod ways;

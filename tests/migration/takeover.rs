@@ -48,6 +48,39 @@ async fn a_runner_that_was_taken_over_writes_nothing_any_more() {
     }
 }
 
+/// The one that took over has changed nothing yet, so nothing but the fence stands in the way.
+#[tokio::test(start_paused = true)]
+async fn a_runner_is_fenced_off_before_the_next_one_changes_anything() {
+    for batch in 1..=8 {
+        let world = World::filled(17).await;
+        let gates = [Gate::new(), Gate::new()];
+        let start = |gate: &Gate, batch: usize, lease: Duration| {
+            let faults = Faults::new();
+            faults.plan_when(nth_batch(batch), Fault::PauseBefore(gate.clone()));
+            let context = world.context(&faults);
+            tokio::spawn(async move { runner(&context).with_lease(lease).migrate_to(v(1)).await })
+        };
+        let first = start(&gates[0], batch, Duration::from_secs(1_000_000));
+        gates[0].reached().await;
+        let second = start(&gates[1], 1, Duration::from_secs(2));
+        gates[1].reached().await;
+
+        let (contents, writes) = (world.contents().await, world.writes().await);
+        gates[0].open();
+        let outcome = first.await.unwrap();
+        assert!(matches!(outcome, Err(MigrationError::Superseded)), "{outcome:?}");
+        assert_same(&world.contents().await, &contents, &format!("batch {batch}"));
+        // The second one renews its lease meanwhile, at most.
+        assert!(world.writes().await <= writes + 1, "batch {batch}: not even a record");
+        gates[1].open();
+        assert_eq!(second.await.unwrap().unwrap().migrations[0].attempts, 2);
+        let undisturbed = World::filled(17).await;
+        runner(&undisturbed.context(&Faults::new())).migrate_to(v(1)).await.unwrap();
+        let wanted = undisturbed.contents().await;
+        assert_same(&world.contents().await, &wanted, &format!("batch {batch}, at the end"));
+    }
+}
+
 /// The batch was on its way when its runner died, and arrives when the next one is done.
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_a_dead_runner_that_arrives_late_is_not_stored() {
