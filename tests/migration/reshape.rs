@@ -44,7 +44,7 @@ pub(crate) fn account() -> AggregateType {
 }
 
 pub(crate) fn id(number: usize) -> AggregateId {
-    AggregateId::new(&format!("a{number}")).unwrap()
+    AggregateId::new(format!("a{number}")).unwrap()
 }
 
 fn event(name: &str, cents: usize) -> NewEvent {
