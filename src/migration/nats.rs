@@ -32,7 +32,7 @@ impl ManagedStreams {
     /// `STREAM.UPDATE` of the API.
     ///
     /// # Errors
-    /// [`MigrationError::Store`] when the configuration's names cannot be names.
+    /// [`StoreError::InvalidToken`] and [`StoreError::Topology`] for names that cannot be names.
     pub fn of(connection: &Connection, config: &NatsRepositoryConfig) -> Result<Self, StoreError> {
         let streams = config.topology()?.streams().to_vec();
         Ok(Self { connection: connection.clone(), streams })

@@ -192,7 +192,7 @@ impl MigrationRunner {
     /// What [`migrate_to`](Self::migrate_to) or [`rollback_to`](Self::rollback_to) would change. Writes nothing.
     ///
     /// Every step is done in memory, the later ones on what the earlier ones made, so memory grows with what is changed. What
-    /// would be refused is refused here.
+    /// would be refused is refused here. Any replica may answer, so what was written in the last moment may be missing.
     ///
     /// # Errors
     /// As they; [`MigrationError::Unfinished`] also where they would go on with what was interrupted.

@@ -170,7 +170,7 @@ async fn a_stream_of_thousands_of_events_is_reshaped_while_services_write_and_th
     // A service goes on; another process takes up the work.
     pay(&old, 20, 2).await;
     let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
-    assert_eq!(reshape.copier().copy(payments).await.unwrap().read, 60);
+    assert_eq!(reshape.copier().copy(payments).await.unwrap().up_to.get(), 3060);
     append(&old, 5).await.unwrap();
     let switched = reshape.switch(payments).await.unwrap();
     let copied = switched.copied.unwrap();

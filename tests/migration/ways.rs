@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use cim_persistence::Context;
 use cim_persistence::migration::{
     Direction, ManagedStream, Migration, MigrationError, MigrationRunner, Migrator, ModelDocument,
     ModelEdit, Outcome, Refusal, SchemaVersion, Tally, Undo,
 };
 use cim_persistence::repository::{LoadOptions, Repository};
+use cim_persistence::store::Ports;
 use cim_persistence::subject::AggregateId;
 use cim_persistence::testing::faults::Faults;
 use serde_json::json;
@@ -74,10 +76,7 @@ impl Migration for Mark {
     }
 }
 
-fn runner_of(
-    context: &cim_persistence::Context,
-    marks: impl IntoIterator<Item = Mark>,
-) -> MigrationRunner {
+fn runner_of(context: &Context, marks: impl IntoIterator<Item = Mark>) -> MigrationRunner {
     let mut runner = MigrationRunner::new(context, "kim").with_batch(5);
     marks.into_iter().for_each(|mark| runner.add_migration(mark).unwrap());
     runner
@@ -386,6 +385,12 @@ async fn what_a_migration_cannot_do_is_said_of_what_it_met() {
     for (does, text) in refusals {
         assert_eq!(refusal_of(&world, does).await, text);
     }
+    // What is half done has no way back.
+    let context = world.context(&Faults::new());
+    let back = runner_of(&context, []).rollback_to(v(0)).await.unwrap_err().to_string();
+    let text =
+        "migration does was interrupted on its way up to 1.0.0; finish it first, by migrate_to";
+    assert_eq!(back, text);
     assert_eq!(world.contents().await, contents);
     assert_eq!(
         refusal_of(&World::filled(0).await, Does::SettingsWithoutStreams).await,
@@ -395,6 +400,26 @@ async fn what_a_migration_cannot_do_is_said_of_what_it_met() {
         refusal_of(&World::filled(0).await, Does::Nothing).await,
         "a validation must not change anything: models stranger.> to schema version 1"
     );
+}
+
+/// Such ports were made before there was anything in the meta bucket.
+#[tokio::test(start_paused = true)]
+async fn without_a_meta_bucket_the_ledger_lies_with_the_read_models() {
+    let ports = Ports::in_memory();
+    let ports = Ports::new(ports.log, ports.state, ports.snapshots, ports.read_models);
+    let context = Context::on(ports, &bank()).unwrap();
+    fill(&context, 6).await;
+    let before = contents_of(context.read_models().as_ref()).await;
+    let runner = runner(&context);
+    runner.migrate_to(v(1)).await.unwrap();
+    runner.rollback_to(v(0)).await.unwrap();
+    let mut after = contents_of(context.read_models().as_ref()).await;
+    let records: Vec<String> =
+        after.keys().filter(|key| !before.contains_key(*key)).cloned().collect();
+    let names = ["history.0000000001", "history.0000000002", "ledger"];
+    assert_eq!(records, names.map(|name| format!("readmodels/=migration.{name}")));
+    after.retain(|key, _| before.contains_key(key));
+    assert_eq!(after.len(), before.len());
 }
 
 #[tokio::test(start_paused = true)]
