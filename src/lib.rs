@@ -36,6 +36,7 @@
 //! | [`query`] | queries over models and events: planned, explained, measured |
 //! | [`routing`] | messages to handlers, by subject |
 //! | [`blocking`] | the same for callers that are not async |
+//! | [`migration`] | what is stored, brought from one version to another and back |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | given, when, then; contexts for tests; conformance suites and injected faults (feature `testing`) |
@@ -71,6 +72,7 @@ pub mod projection;
 pub mod process;
 pub mod query;
 pub mod routing;
+pub mod migration;
 pub mod blocking;
 pub mod prelude;
 #[cfg(feature = "server")]

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use super::{BackendError, ConfigError, ConnectError, Durability, JetStreamLocation};
 use denials::Denials;
 
+pub(crate) use provision::{change_settings, create_stream, find_settings, settings_of};
 pub use provision::{provision, verify};
 
 /// How long one request may take unless configured.

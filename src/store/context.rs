@@ -32,6 +32,8 @@ pub struct Ports {
     pub read_models: Arc<dyn KeyValue>,
     /// The timeouts; without them nothing can be scheduled.
     pub timeouts: Option<Arc<dyn TimeoutQueue>>,
+    /// The bucket of what is known of the context itself: its migrations.
+    pub meta: Arc<dyn KeyValue>,
     /// The clock that says when events occurred.
     pub clock: Arc<dyn Clock>,
     /// Where event ids come from.
@@ -39,16 +41,17 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Ports with the machine's clock and UUIDs of version 7, and without timeouts.
+    /// Ports with the machine's clock and UUIDs of version 7, and without timeouts. What belongs into the meta bucket lies with
+    /// the read models, under keys of its own, unless [`meta`](Self::meta) is set to another bucket.
     pub fn new(
         log: Arc<dyn EventLog>,
         state: Arc<dyn KeyValue>,
         snapshots: Arc<dyn KeyValue>,
         read_models: Arc<dyn KeyValue>,
     ) -> Self {
-        let timeouts = None;
+        let (meta, timeouts) = (Arc::clone(&read_models), None);
         let (clock, ids) = (Arc::new(System), Arc::new(System));
-        Self { log, state, snapshots, read_models, timeouts, clock, ids }
+        Self { log, state, snapshots, read_models, timeouts, meta, clock, ids }
     }
 
     /// A stream and buckets in memory, new and empty. Gone with the last handle.
@@ -60,7 +63,7 @@ impl Ports {
         let bucket = |name: &str| Arc::new(MemoryKeyValue::new(name));
         let log = Arc::new(MemoryLog::new());
         let ports = Self::new(log, bucket("state"), bucket("snapshots"), bucket("readmodels"));
-        Self { timeouts: Some(Arc::new(MemoryTimeouts::new())), ..ports }
+        Self { timeouts: Some(Arc::new(MemoryTimeouts::new())), meta: bucket("meta"), ..ports }
     }
 }
 
@@ -82,6 +85,7 @@ struct Inner {
     snapshots: StateWriter,
     read_models: Arc<dyn KeyValue>,
     timeouts: Option<Arc<dyn TimeoutQueue>>,
+    meta: Arc<dyn KeyValue>,
     cache_size: usize,
 }
 
@@ -106,6 +110,7 @@ impl Context {
             snapshots: StateWriter::start(ports.snapshots),
             read_models: ports.read_models,
             timeouts: ports.timeouts,
+            meta: ports.meta,
             cache_size: config.cache_size,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -142,6 +147,11 @@ impl Context {
     /// The timeouts, where there are any.
     pub fn timeouts(&self) -> Option<&Arc<dyn TimeoutQueue>> {
         self.inner.timeouts.as_ref()
+    }
+
+    /// The bucket of what is known of the context itself, as bytes.
+    pub fn meta(&self) -> &Arc<dyn KeyValue> {
+        &self.inner.meta
     }
 
     /// The clock that says when events occurred.

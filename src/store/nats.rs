@@ -25,7 +25,8 @@ impl Ports {
             let queue = NatsTimeouts::attach(connection, &names.timeout_stream, &context);
             Arc::new(queue) as Arc<dyn TimeoutQueue>
         });
-        Self { timeouts, ..ports }
+        let meta = Arc::new(NatsKeyValue::attach(connection, &names.meta_bucket));
+        Self { timeouts, meta, ..ports }
     }
 }
 

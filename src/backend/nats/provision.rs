@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Connection;
@@ -33,7 +35,11 @@ pub async fn provision(connection: &Connection, topology: &Topology) -> Result<(
     for spec in topology.streams() {
         let settings = match info(connection, spec).await? {
             Some(settings) => settings,
-            None => create(connection, spec).await?,
+            None => {
+                let wanted = serde_json::to_vec(spec.settings())
+                    .expect("settings are strings, numbers and flags, which always become JSON");
+                create(connection, spec, wanted.into()).await?
+            }
         };
         check(spec, &settings)?;
     }
@@ -56,6 +62,59 @@ pub async fn verify(connection: &Connection, topology: &Topology) -> Result<(), 
     Ok(())
 }
 
+/// The settings of a stream. One round trip.
+pub(crate) async fn settings_of(
+    connection: &Connection,
+    spec: &StreamSpec,
+) -> Result<StreamSettings, TopologyError> {
+    let missing = || TopologyError::Missing { stream: spec.name().to_owned() };
+    info(connection, spec).await?.ok_or_else(missing)
+}
+
+/// The settings of a stream; none when it is not there. One round trip.
+pub(crate) async fn find_settings(
+    connection: &Connection,
+    spec: &StreamSpec,
+) -> Result<Option<StreamSettings>, TopologyError> {
+    info(connection, spec).await
+}
+
+/// Makes a stream with settings that are not only those of its specification.
+pub(crate) async fn create_stream(
+    connection: &Connection,
+    spec: &StreamSpec,
+    settings: &Value,
+) -> Result<StreamSettings, TopologyError> {
+    create(connection, spec, settings.to_string().into()).await
+}
+
+/// Changes those settings of a stream that differ, and leaves alone what is not known here. Two round trips.
+pub(crate) async fn change_settings(
+    connection: &Connection,
+    spec: &StreamSpec,
+    before: &StreamSettings,
+    after: &StreamSettings,
+) -> Result<(), TopologyError> {
+    let as_json = |settings: &StreamSettings| {
+        serde_json::to_value(settings)
+            .expect("settings are strings, numbers and flags, which always become JSON")
+    };
+    let asked = ask::<Value>(connection, spec, "STREAM.INFO", Bytes::new()).await?;
+    let mut wanted = asked.map_err(|error| failed(spec, error.into_backend_error()))?;
+    let (before, after) = (as_json(before), as_json(after));
+    let names = [&before, &after].into_iter().filter_map(Value::as_object).flatten();
+    for (name, _) in names.filter(|(name, _)| before.get(name) != after.get(name)) {
+        match after.get(name) {
+            Some(value) => wanted[name] = value.clone(),
+            // Left out of the JSON of the settings where it is not set.
+            None => wanted[name] = Value::Null,
+        }
+    }
+    let wanted = Bytes::from(wanted.to_string());
+    let answer = ask::<StreamSettings>(connection, spec, "STREAM.UPDATE", wanted).await?;
+    answer.map(drop).map_err(|error| failed(spec, error.into_backend_error()))
+}
+
 fn check(spec: &StreamSpec, settings: &StreamSettings) -> Result<(), TopologyError> {
     spec.check(settings)
         .map_err(|settings| TopologyError::Mismatch { stream: spec.name().to_owned(), settings })
@@ -75,10 +134,9 @@ async fn info(
 async fn create(
     connection: &Connection,
     spec: &StreamSpec,
+    wanted: Bytes,
 ) -> Result<StreamSettings, TopologyError> {
-    let wanted = serde_json::to_vec(spec.settings())
-        .expect("settings are strings, numbers and flags, which always become JSON");
-    match ask(connection, spec, "STREAM.CREATE", wanted.into()).await? {
+    match ask(connection, spec, "STREAM.CREATE", wanted).await? {
         Ok(settings) => {
             tracing::info!(stream = spec.name(), "created the stream");
             Ok(settings)
@@ -93,12 +151,12 @@ async fn create(
 
 /// Asks until somebody answers, at most as long as one request may take. Asking twice does no harm: an existing stream
 /// is created again with the same settings as if it were new.
-async fn ask(
+async fn ask<S: DeserializeOwned>(
     connection: &Connection,
     spec: &StreamSpec,
     verb: &str,
     payload: Bytes,
-) -> Result<Result<StreamSettings, ApiError>, TopologyError> {
+) -> Result<Result<S, ApiError>, TopologyError> {
     let subject = format!("{}.{verb}.{}", connection.api_prefix(), spec.name());
     let deadline = Instant::now() + connection.timeout();
     loop {
@@ -115,16 +173,16 @@ async fn ask(
     }
 }
 
-async fn ask_once(
+async fn ask_once<S: DeserializeOwned>(
     connection: &Connection,
     subject: &str,
     payload: Bytes,
-) -> Result<Result<StreamSettings, ApiError>, BackendError> {
+) -> Result<Result<S, ApiError>, BackendError> {
     let answer =
         timeout(ATTEMPT, connection.request(subject, None, payload)).await.map_err(|_| {
             BackendError::unknown(format!("request on {subject}: none within {ATTEMPT:?}"))
         })??;
-    let answer: Answer = serde_json::from_slice(&answer.payload)
+    let answer: Answer<S> = serde_json::from_slice(&answer.payload)
         .map_err(|error| BackendError::Corrupt { detail: error.to_string() })?;
     match (answer.config, answer.error) {
         (_, Some(error)) => Ok(Err(error)),
@@ -144,9 +202,9 @@ fn failed(spec: &StreamSpec, error: BackendError) -> TopologyError {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct Answer<S> {
     error: Option<ApiError>,
-    config: Option<StreamSettings>,
+    config: Option<S>,
 }
 
 /// An error of the JetStream API.

@@ -1,0 +1,10 @@
+//! Migrations: what they promise about data, about each other, and when they are killed.
+#![allow(clippy::unwrap_used)]
+
+mod domain;
+mod kill;
+mod reshape;
+mod server;
+mod takeover;
+mod together;
+mod ways;
