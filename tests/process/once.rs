@@ -57,9 +57,7 @@ async fn events_and_a_timeout_take_effect_and_belong_together() {
     process.handled(last).await.unwrap();
     assert_eq!(noted(&context, "kim@home").await.len(), 2);
 
-    while store.timeouts.waiting().await.unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    wait_for_a_wish(&store).await;
     let waiting = store.timeouts.waiting().await.unwrap().remove(0);
     hands.set(100);
     let noted = noted_at_least(&context, "kim@home", 3).await;
@@ -100,19 +98,16 @@ async fn a_timeout_that_was_replaced_or_cancelled_does_not_take_effect() {
     process.stop().await.unwrap();
 }
 
-/// The payment is committed while the timeout is already due: the queue cannot take it back, the mark decides.
-#[tokio::test]
-async fn a_timeout_that_is_due_when_it_is_cancelled_does_not_take_effect() {
+/// Another reaction is committed while the timeout is already due, and in hand: the queue cannot take it back, the mark
+/// decides.
+async fn meanwhile(event: OrderEvent) -> Option<Vec<u64>> {
     let (store, hands) = on_hands();
     let (context, faults) = (store.healthy(), Faults::new());
     let process = start(&store, &faults);
     happens(&context, "kim", OrderEvent::Remind(10)).await;
-    while store.timeouts.waiting().await.unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    wait_for_a_wish(&store).await;
     process.stop().await.unwrap();
 
-    // An active instance holds the due timeout in hand when another one reacts to the payment.
     let gate = Gate::new();
     let held_up = Faults::new();
     held_up.plan_when(writes_to(MARK), Fault::PauseBefore(gate.clone()));
@@ -120,16 +115,48 @@ async fn a_timeout_that_is_due_when_it_is_cancelled_does_not_take_effect() {
     let slow = start(&store.apart(), &held_up);
     gate.reached().await;
     let mut quick = start_without_timeouts(&store);
-    let paid = happens(&context, "kim", OrderEvent::Paid).await;
-    quick.handled(paid).await.unwrap();
+    let position = happens(&context, "kim", event).await;
+    quick.handled(position).await.unwrap();
     gate.open();
 
     happens(&context, "later", OrderEvent::Remind(10)).await;
     noted_at_least(&context, "later", 2).await;
     drop((slow, quick));
-    let reminders = each_took_effect_once(&context).await;
-    assert_eq!(reminders.get("kim"), None);
+    let mut reminders = each_took_effect_once(&context).await;
     assert_eq!(reminders["later"], [10]);
+    reminders.remove("kim")
+}
+
+#[tokio::test]
+async fn a_timeout_that_is_cancelled_or_replaced_while_it_is_due_does_not_take_effect() {
+    assert_eq!(meanwhile(OrderEvent::Paid).await, None);
+    assert_eq!(meanwhile(OrderEvent::Remind(50)).await, None);
+    // What changes nothing of it delays it only.
+    assert_eq!(meanwhile(OrderEvent::Placed).await, Some(vec![10]));
+}
+
+#[tokio::test]
+async fn a_replica_that_is_behind_voids_no_timeout() {
+    let (store, hands) = on_hands();
+    let (context, faults) = (store.healthy(), Faults::new());
+    let process = start(&store, &faults);
+    happens(&context, "kim", OrderEvent::Remind(10)).await;
+    wait_for_a_wish(&store).await;
+    let mark = |call: &Call<'_>| {
+        call.kind == CallKind::NearestRead
+            && call.subjects == ["cim.unique.bank.=process.follow.kim"]
+    };
+    faults.plan_when(mark, Fault::StaleRead(1));
+    hands.set(10);
+    noted_at_least(&context, "kim", 2).await;
+    assert_eq!(faults.planned(), 0);
+    process.stop().await.unwrap();
+}
+
+async fn wait_for_a_wish(store: &Store) {
+    while store.timeouts.waiting().await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// A process whose timeouts never come due.
