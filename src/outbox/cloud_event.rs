@@ -28,6 +28,9 @@ pub(super) mod names {
     pub(in crate::outbox) const CORRELATION: &str = "correlationid";
     pub(in crate::outbox) const CAUSATION: &str = "causationid";
 
+    /// The header of [`KEY`], which every relay looks at.
+    pub(in crate::outbox) const KEY_HEADER: &str = "ce-partitionkey";
+
     /// Those that a message sets by itself, or by a method of their own; `data` names no attribute.
     pub(in crate::outbox) const OWN: [&str; 11] = [
         SPEC_VERSION,

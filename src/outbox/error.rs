@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{InvalidCloudEvent, InvalidTopic};
+use super::{InvalidTopic, PublishError};
 use crate::backend::BackendError;
+use crate::store::StoreError;
+use crate::subject::InvalidToken;
 
 /// A failure of the outbox.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +30,56 @@ pub enum OutboxError {
         /// Why not.
         reason: String,
     },
-    /// A stored message is no CloudEvent. It is parked by a relay; look at who wrote it.
+    /// A relay's name is none. Nothing was read; name it otherwise.
     #[error(transparent)]
-    CloudEvent(#[from] InvalidCloudEvent),
+    Name(#[from] InvalidToken),
+    /// No message of this outbox lies there, or none that could be marked. Mark what `get_pending` gave.
+    #[error("position {position} holds no message of this outbox that is to be published")]
+    NotPending {
+        /// The position.
+        position: u64,
+    },
+    /// Too many messages before a marked one are neither published nor failed. Nothing was written; mark those first.
+    #[error("more than {limit} messages would be held back; mark the ones before first")]
+    TooManyHeld {
+        /// How many may be held at a time.
+        limit: usize,
+    },
+    /// The log is not the one that the relay read: it is shorter or was made anew. Nothing was written. Restore the log, or
+    /// delete the relay's records to have it begin anew.
+    #[error(
+        "the log was truncated or replaced: the relay stands at position {position}, the log ends at {last}; \
+         restore the log, or delete the relay's records to begin anew"
+    )]
+    LogTruncated {
+        /// Where the relay stands.
+        position: u64,
+        /// Where the log ends.
+        last: u64,
+    },
+    /// A record of the relay does not decode. Look at the key.
+    #[error("{key} does not hold what a relay writes: {reason}")]
+    Record {
+        /// The key.
+        key: String,
+        /// Why not.
+        reason: String,
+    },
+    /// What a publisher took has not arrived, as far as is known. A relay publishes it again by itself.
+    #[error("the publisher does not know whether what it took has arrived: {0}")]
+    Unsettled(#[source] PublishError),
+    /// The relay was stopped before what was waited for came true.
+    #[error("the relay was stopped")]
+    Stopped,
+    /// The relay's task panicked. This is a defect; start the relay again.
+    #[error("the relay has panicked: {reason}")]
+    Panicked {
+        /// What it said.
+        reason: String,
+    },
+    /// The context's stream could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// No answer proved anything until the time for it was over. Save the same messages again with the ids they have, or
     /// look at the stream.
     #[error(
@@ -46,4 +95,16 @@ pub enum OutboxError {
     /// The backend failed; nothing was stored.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+impl OutboxError {
+    /// Whether beginning again may help.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            // Somebody else was first; what was written is to be read.
+            Self::Backend(BackendError::Conflict { .. }) | Self::Unsettled(_) => true,
+            Self::Backend(error) | Self::Store(StoreError::Backend(error)) => error.is_transient(),
+            _ => false,
+        }
+    }
 }

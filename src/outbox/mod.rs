@@ -8,14 +8,31 @@ mod percent;
 mod message;
 mod cloud_event;
 mod error;
+mod publisher;
+mod pending;
+mod records;
+mod ledger;
+mod book;
+mod lanes;
 mod save;
 mod handle;
+mod meter;
+mod pump;
+mod relay;
+mod subjects;
+mod nats;
 
 pub use cloud_event::{CloudEvent, InvalidCloudEvent};
 pub use error::OutboxError;
-pub use handle::Outbox;
+pub use handle::{Backlog, Outbox, Requeued};
 pub use message::{MAX_ATTRIBUTE_BYTES, OutboxMessage};
-pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Topic};
+pub use nats::{JetStreamPublisher, NatsPublisher};
+pub use pending::PendingMessage;
+pub use publisher::{PublishError, Publisher, RetryPolicy};
+pub use records::{HeldMessage, HeldState};
+pub use relay::{Relay, RelayOptions, RelayPhase, RelayStatus};
+pub use subjects::{InvalidPrefix, Subjects};
+pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Topic, Topics};
 
 #[cfg(test)]
 mod tests;

@@ -23,16 +23,47 @@ impl UnitOfWork {
     /// Begins a unit, lets `work` fill it, and commits it; when others were first, everything begins again with what they
     /// stored, at most ten times in all.
     ///
-    /// `work` may be called several times and should do nothing but fill the unit. When it fails the unit is rolled back
-    /// and its error returned.
+    /// `work` gets the unit and gives it back with its reply. It may be called several times and should do nothing but
+    /// fill the unit. When it fails the unit is rolled back and its error returned.
+    ///
+    /// ```
+    /// # use cim_persistence::prelude::*;
+    /// # use cim_persistence::{Context, Repository};
+    /// # use cim_persistence::unit_of_work::{UnitError, UnitOfWork};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Account { number: String, balance: i64 }
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Booked(i64);
+    /// # impl DomainEvent for Booked { fn event_type(&self) -> &'static str { "booked" } }
+    /// # impl Aggregate for Account {
+    /// #     const TYPE: &'static str = "account";
+    /// #     type Id = String;
+    /// #     type Event = Booked;
+    /// #     fn new(number: &String) -> Self { Account { number: number.clone(), balance: 0 } }
+    /// #     fn id(&self) -> &String { &self.number }
+    /// #     fn apply(&mut self, booked: &Booked) { self.balance += booked.0 }
+    /// # }
+    /// # async fn example(context: &Context, accounts: &Repository<Account>, from: &String, to: &String) -> Result<(), UnitError> {
+    /// let (left, _) = UnitOfWork::run(context, async |mut unit| {
+    ///     let left = unit.record(accounts, from, vec![Booked(-10)]).await?.balance;
+    ///     unit.record(accounts, to, vec![Booked(10)]).await?;
+    ///     Ok::<_, UnitError>((unit, left))
+    /// })
+    /// .await?;
+    /// println!("{left} left");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// What `work` returned; [`UnitError`] as from [`commit`](Self::commit), when the attempts are used up too.
-    pub async fn run<T, E>(
+    pub async fn run<T, E, F>(
         context: &Context,
-        work: impl AsyncFnMut(&mut UnitOfWork) -> Result<T, E>,
+        work: impl FnMut(UnitOfWork) -> F,
     ) -> Result<(T, Committed), E>
     where
+        F: Future<Output = Result<(UnitOfWork, T), E>>,
         E: From<UnitError>,
     {
         Self::run_with(context, UnitOptions::default(), work).await
@@ -42,12 +73,13 @@ impl UnitOfWork {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn run_with<T, E>(
+    pub async fn run_with<T, E, F>(
         context: &Context,
         options: UnitOptions,
-        mut work: impl AsyncFnMut(&mut UnitOfWork) -> Result<T, E>,
+        mut work: impl FnMut(UnitOfWork) -> F,
     ) -> Result<(T, Committed), E>
     where
+        F: Future<Output = Result<(UnitOfWork, T), E>>,
         E: From<UnitError>,
     {
         let mut attempt = 1;
@@ -56,13 +88,7 @@ impl UnitOfWork {
             let mut unit = Self::begin(context);
             unit.freshness = freshness;
             unit.describe(options.info.clone());
-            let reply = match work(&mut unit).await {
-                Ok(reply) => reply,
-                Err(error) => {
-                    unit.rollback().await;
-                    return Err(error);
-                }
-            };
+            let (unit, reply) = work(unit).await?;
             match unit.commit().await {
                 Ok(committed) => return Ok((reply, committed)),
                 Err(error) if error.is_conflict() && attempt < options.attempts => {

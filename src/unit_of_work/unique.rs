@@ -151,7 +151,8 @@ impl Claims {
     ) -> Result<&mut Slot, UnitError> {
         let (constraint, value) = (ConstraintName::new(constraint)?, AggregateId::new(value)?);
         let subject = context.scheme().claims_on(&constraint, &value);
-        let index = match self.0.iter().position(|slot| slot.subject == subject) {
+        let known = self.0.iter().position(|slot| slot.subject == subject);
+        let index = match known {
             Some(index) => index,
             None => {
                 let (seen, at) = read(context, &subject).await?;

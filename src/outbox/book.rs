@@ -1,0 +1,157 @@
+//! Where a relay's ledger is kept: the bucket of read models. Reading it whole and writing it under the cursor's guard.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::OutboxError;
+use super::ledger::{Delta, Ledger};
+use super::records::{Cursor, FORMAT, HeldMessage, Keys};
+use crate::backend::{BackendError, Matching, Position, ReadFrom, Start};
+use crate::event::NonEmpty;
+use crate::state::{Entry, Key, KeyValue, Watched};
+use crate::store::Context;
+
+/// The ledger of one relay, as it is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Book {
+    context: Context,
+    pub(super) keys: Keys,
+}
+
+/// How often a replica that is behind is asked again.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Book {
+    pub(super) fn new(context: &Context, keys: Keys) -> Self {
+        Self { context: context.clone(), keys }
+    }
+
+    fn bucket(&self) -> &dyn KeyValue {
+        self.context.read_models().as_ref()
+    }
+
+    /// The ledger, and the messages that are parked. A relay that never ran stands before the first message.
+    pub(super) async fn load(&self) -> Result<(Ledger, Vec<HeldMessage>), OutboxError> {
+        let status = self.context.log().status().await?;
+        for _ in 0..ATTEMPTS {
+            let (revision, cursor) = self.cursor().await?;
+            let cursor = cursor.unwrap_or_else(|| Cursor {
+                format: FORMAT,
+                position: Position::START,
+                log_created: status.created,
+                published: 0,
+                parked: 0,
+                deferred: 0,
+                writer: Uuid::nil(),
+            });
+            let (read, log) = (cursor.position.get(), (status.created, status.last));
+            if cursor.log_created != log.0 || cursor.position > log.1 {
+                return Err(OutboxError::LogTruncated { position: read, last: log.1.get() });
+            }
+            // Held messages are those of this cursor only if they were seen together with it.
+            let entries = self.entries().await?;
+            let seen = entries.iter().find(|entry| entry.key == self.keys.cursor);
+            if seen.map_or(0, |entry| entry.revision) != revision {
+                sleep(PAUSE).await;
+                continue;
+            }
+            let mut held = Vec::new();
+            for entry in entries.iter().filter(|entry| entry.key != self.keys.cursor) {
+                if let Some(value) = &entry.value {
+                    held.push(decode::<HeldMessage>(&entry.key, value)?);
+                }
+            }
+            let (waiting, mut parked): (Vec<_>, Vec<_>) =
+                held.into_iter().partition(HeldMessage::is_waiting);
+            parked.sort_by_key(|message| message.position);
+            let waiting: BTreeMap<_, _> =
+                waiting.into_iter().map(|message| (message.position, message)).collect();
+            return Ok((Ledger { cursor, revision, waiting }, parked));
+        }
+        Err(BackendError::unavailable("a replica of the bucket of read models is far behind")
+            .into())
+    }
+
+    /// The cursor as the leader sees it, with its revision.
+    pub(super) async fn cursor(&self) -> Result<(u64, Option<Cursor>), OutboxError> {
+        let slot = self.bucket().get(&self.keys.cursor, ReadFrom::Leader).await?;
+        let cursor = slot.value.map(|value| decode(&self.keys.cursor, &value)).transpose()?;
+        Ok((slot.revision, cursor))
+    }
+
+    /// Writes a change of the ledger, and tells the ledger after it.
+    ///
+    /// An answer that proves nothing is looked into until it is known what happened.
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] when somebody else has changed the ledger; nothing was written then.
+    pub(super) async fn save(&self, ledger: &Ledger, delta: &Delta) -> Result<Ledger, OutboxError> {
+        let writer = Uuid::new_v4();
+        let (mut next, writes) = ledger.step(&self.keys, delta, writer);
+        let writes = NonEmpty::from_vec(writes).expect("the cursor is in it");
+        loop {
+            let error = match self.bucket().write(writes.clone()).await {
+                Ok(revisions) => {
+                    next.revision = *revisions.last().expect("a revision for each write");
+                    return Ok(next);
+                }
+                Err(error) => error,
+            };
+            let open = matches!(
+                error,
+                BackendError::Conflict { .. }
+                    | BackendError::Duplicate { .. }
+                    | BackendError::Unknown { .. }
+                    | BackendError::Unavailable { .. }
+            );
+            if !open {
+                return Err(error.into());
+            }
+            match self.cursor().await {
+                Ok((revision, Some(cursor))) if cursor.writer == writer => {
+                    next.revision = revision;
+                    return Ok(next);
+                }
+                Ok((revision, _)) if revision != ledger.revision => {
+                    let detail = "somebody else changed the outbox meanwhile".to_owned();
+                    return Err(BackendError::Conflict { detail }.into());
+                }
+                // Not stored so far, and the identical write is admitted at most once.
+                Ok(_) => {}
+                Err(OutboxError::Backend(error)) if error.is_transient() => {}
+                Err(error) => return Err(error),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Cursor and held messages, those that are held no more among them.
+    async fn entries(&self) -> Result<Vec<Entry>, OutboxError> {
+        let patterns = NonEmpty::from(self.keys.all());
+        if let Matching::All(entries) = self.bucket().matching(&patterns).await? {
+            return Ok(entries);
+        }
+        // Every message that was ever held has left a marker, and they are too many for one answer.
+        let mut entries = BTreeMap::new();
+        let mut watched = self.bucket().watch(patterns, Start::Latest);
+        while let Some(watched) = watched.next().await {
+            match watched? {
+                Watched::Entry(entry) => drop(entries.insert(entry.key.clone(), entry)),
+                Watched::CaughtUp => break,
+            }
+        }
+        Ok(entries.into_values().collect())
+    }
+}
+
+fn decode<T: DeserializeOwned>(key: &Key, value: &Bytes) -> Result<T, OutboxError> {
+    serde_json::from_slice(value)
+        .map_err(|error| OutboxError::Record { key: key.to_string(), reason: error.to_string() })
+}
