@@ -7,7 +7,8 @@ use std::time::Duration;
 use cim_persistence::clock::{Clock, Timestamp};
 use cim_persistence::process::{ProcessOptions, RunningProcess};
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate, Rates};
-use cim_persistence::timeouts::MemoryTimeouts;
+use cim_persistence::timeouts::{MemoryTimeouts, Timeout, TimeoutQueue};
+use futures::StreamExt;
 
 use crate::domain::*;
 
@@ -70,7 +71,12 @@ async fn events_and_a_timeout_take_effect_and_belong_together() {
     let reminder = events.last().unwrap();
     assert_eq!(reminder.correlation_id(), scheduling.correlation_id());
     assert_eq!(reminder.causation_id(), Some(waiting.id));
+
+    // What was reacted to is no longer due.
     process.stop().await.unwrap();
+    let next = Timeout { id: uuid::Uuid::now_v7(), ..waiting };
+    store.timeouts.schedule(next.clone()).await.unwrap();
+    assert_eq!(store.timeouts.due("follow").next().await.unwrap().unwrap().timeout, next);
 }
 
 #[tokio::test]
@@ -88,6 +94,18 @@ async fn a_timeout_that_was_replaced_or_cancelled_does_not_take_effect() {
         happens(&context, order, event).await;
     }
     noted_at_least(&context, "other", 1).await;
+    // Wishes reach the queue in their order: only what counts waits there in the end.
+    loop {
+        let mut waiting = store.timeouts.waiting().await.unwrap();
+        waiting.sort_by_key(|timeout| timeout.at);
+        if let [other, moved] = waiting.as_slice() {
+            let instances = [other, moved].map(|timeout| timeout.address.instance().to_string());
+            if instances == ["other", "moved"] {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     hands.set(20);
     noted_at_least(&context, "other", 2).await;
     assert_eq!((noted(&context, "moved").await.len(), noted(&context, "paid").await.len()), (2, 2));
@@ -133,6 +151,27 @@ async fn a_timeout_that_is_cancelled_or_replaced_while_it_is_due_does_not_take_e
     assert_eq!(meanwhile(OrderEvent::Remind(50)).await, None);
     // What changes nothing of it delays it only.
     assert_eq!(meanwhile(OrderEvent::Placed).await, Some(vec![10]));
+}
+
+#[tokio::test]
+async fn what_was_stored_while_nobody_was_active_comes_before_what_came_due() {
+    let (store, hands) = on_hands();
+    let context = store.healthy();
+    let process = start(&store, &Faults::new());
+    happens(&context, "kim", OrderEvent::Remind(10)).await;
+    wait_for_a_wish(&store).await;
+    process.stop().await.unwrap();
+    hands.set(10);
+    for _ in 0..20 {
+        happens(&context, "lee", OrderEvent::Placed).await;
+    }
+    let paid = happens(&context, "kim", OrderEvent::Paid).await;
+    let mut process = start(&store, &Faults::new());
+    process.handled(paid).await.unwrap();
+    happens(&context, "later", OrderEvent::Remind(10)).await;
+    noted_at_least(&context, "later", 2).await;
+    process.stop().await.unwrap();
+    assert_eq!(each_took_effect_once(&context).await.get("kim"), None);
 }
 
 #[tokio::test]
