@@ -17,6 +17,7 @@
 //! | [`subject`] | what a subject is: names, escaped ids, patterns, addresses |
 //! | [`specification`] | what is asked of JSON documents: predicates, order, pages, query text |
 //! | [`event`] | what an event is: envelope, metadata, headers |
+//! | [`lifecycle`](mod@lifecycle) | the stages of an aggregate's life, and which may follow which |
 //! | [`ipld`] | the bytes of an event, its CID, the chain |
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
 //! | [`event_log`] | the seam for a stream: append, read, group commit |
@@ -33,6 +34,7 @@
 //! | [`projection`] | read models kept by events, each event taking effect once |
 //! | [`process`] | process managers: reactions to events and to times, each taking effect once |
 //! | [`query`] | queries over models and events: planned, explained, measured |
+//! | [`routing`] | messages to handlers, by subject |
 //! | [`prelude`] | the traits |
 //! | `server` | private servers for tests (feature `server`) |
 //! | `testing` | conformance suites and injected faults (feature `testing`) |
@@ -40,14 +42,16 @@
 //! # Features
 //! - `server`: a private nats-server for examples, tests and benches.
 //! - `testing`: the event log and buckets in memory, injected faults, conformance suites.
+//! - `webhook`: a publisher of outbox messages to web services, over HTTP or HTTPS.
 //!
-//! Neither is on by default; turn them on for tests.
+//! None is on by default; the first two are for tests.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
 pub mod subject;
 pub mod specification;
 pub mod event;
+pub mod lifecycle;
 pub mod ipld;
 pub mod backend;
 pub mod event_log;
@@ -64,6 +68,7 @@ pub mod read_model;
 pub mod projection;
 pub mod process;
 pub mod query;
+pub mod routing;
 pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;

@@ -127,6 +127,23 @@ async fn persistence_example_runs_as_often_as_one_likes() {
     }
 }
 
+/// It starts a server of its own, because it kills it.
+#[test]
+fn bank_transfer_conserves_money_while_the_server_is_killed() {
+    let output = run("bank_transfer", "", &["64", "3"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("refused     number \"DE-7\" belongs to account account-7"), "{text}");
+    assert_eq!(text.matches("the server was killed and is back").count(), 3, "{text}");
+    assert!(text.contains("money       200000 cents of 200000 in 20 accounts"), "{text}");
+    let number = |line: &str| {
+        let rest = text.split_once(line).unwrap().1.trim_start();
+        rest.split_once(' ').unwrap().0.parse::<u64>().unwrap()
+    };
+    assert!(number("transfers ") > 0);
+    assert_eq!(number("transfers "), number("messages "), "each stored transfer is told once");
+}
+
 #[test]
 fn persistence_example_is_short() {
     let source = std::fs::read_to_string("examples/persistence_example.rs").unwrap();

@@ -92,6 +92,9 @@ pub(super) struct Lanes {
     held_lanes: HashMap<Lane, BTreeSet<Position>>,
     /// The first waiting message of each lane, unless it is under way, and when it is due.
     agenda: BTreeSet<(Instant, Position)>,
+    /// The messages that are to be parked, and whether they waited before. Their lanes stand still until that is stored:
+    /// whoever takes over must not find them waiting when later ones are published.
+    parking: BTreeMap<Position, (Lane, bool)>,
     delta: Delta,
 }
 
@@ -107,6 +110,7 @@ impl Lanes {
             waiting: BTreeMap::new(),
             held_lanes: HashMap::new(),
             agenda: BTreeSet::new(),
+            parking: BTreeMap::new(),
             delta: Delta::after(ledger.cursor.position),
         };
         for message in ledger.waiting.values() {
@@ -219,12 +223,21 @@ impl Lanes {
             for behind in self.fresh.remove(lane).into_iter().flatten() {
                 self.hold_behind(&behind, now);
             }
-        } else if was_waiting {
-            self.free_held(lane, position);
         } else {
-            self.free_fresh(lane);
+            self.parking.insert(position, (lane.clone(), was_waiting));
         }
         self.drain();
+    }
+
+    /// These messages are parked, and that is stored: what is behind them goes on.
+    pub(super) fn saved(&mut self, parked: &[Position]) {
+        for position in parked {
+            match self.parking.remove(position) {
+                Some((lane, true)) => self.free_held(&lane, *position),
+                Some((lane, false)) => self.free_fresh(&lane),
+                None => {}
+            }
+        }
     }
 
     /// A message was not published, and nothing is known of it that was not known before.

@@ -47,6 +47,12 @@ impl Delta {
         self.held.len()
     }
 
+    /// The messages that it parks.
+    pub(super) fn parked(&self) -> Vec<Position> {
+        let parked = self.held.values().flatten().filter(|held| !held.is_waiting());
+        parked.map(|held| held.position).collect()
+    }
+
     /// Up to where everything is settled when it is stored.
     pub(super) fn position(&self) -> Position {
         self.position

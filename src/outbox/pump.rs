@@ -1,5 +1,6 @@
 //! The active relay: reads, publishes, writes down, all at the same time and each within its bound.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::meter::Meter;
 use super::records::Cursor;
 use super::relay::stopped;
 use super::{Outbox, OutboxError, PublishError, Publisher, RelayOptions, RelayPhase, RelayStatus};
-use crate::backend::{BackendError, Followed, Start, StoredMessage, TailQuery};
+use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 
 /// After so many messages, or so long after the first of them, what was published is written down.
 const SAVE_AFTER: u64 = 500;
@@ -24,6 +25,10 @@ const SAVE_WITHIN: Duration = Duration::from_millis(25);
 
 /// So many records may go along with one write, before what is done has to wait for it.
 const MOST_RECORDS: usize = 900;
+
+/// So many messages may be published before what was published is written down: what is repeated at most after a crash,
+/// apart from what is under way.
+const MOST_UNSAVED: u64 = 5000;
 
 /// How often is looked whether somebody else has changed the ledger, and how old a status may become.
 const TICK: Duration = Duration::from_secs(1);
@@ -43,8 +48,14 @@ pub(super) struct Pump<P> {
 }
 
 type Feed = BoxStream<'static, Result<Followed, BackendError>>;
-type Saving = BoxFuture<'static, Result<Ledger, OutboxError>>;
+type Saving = BoxFuture<'static, Result<Saved, OutboxError>>;
 type Looking = BoxFuture<'static, Result<(u64, Option<Cursor>), OutboxError>>;
+
+/// A ledger that was written, and what is parked since.
+struct Saved {
+    ledger: Ledger,
+    parked: Vec<Position>,
+}
 
 /// What came of a message whose turn it was.
 struct Done {
@@ -62,7 +73,9 @@ struct Receiver {
     /// How often in a row it was not available, and until when it is left alone.
     outages: u32,
     resume_at: Option<Instant>,
-    /// How many had got through when it was last not available, while nothing else tells.
+    /// The messages for which it was not available, and how many had got through before the first time.
+    missed: HashMap<Position, u64>,
+    /// What went wrong last.
     trouble: Option<String>,
 }
 
@@ -136,8 +149,8 @@ impl<P: Publisher> Pump<P> {
                     self.take(&mut work, &mut feed, followed)?;
                 }
                 saved = waited(&mut work.saving) => {
-                    work.ledger = Some(saved?);
                     work.saving = None;
+                    work.saved(saved?);
                     self.report(&work);
                 }
                 looked = waited(&mut work.looking) => {
@@ -208,9 +221,12 @@ impl<P: Publisher> Pump<P> {
         // Whether the receiver is there again is found out by one message.
         let most = if work.receiver.outages > 0 { 1 } else { self.options.concurrency.max(1) };
         while work.may_settle() && work.under_way.len() < most {
-            let Some(job) = work.lanes.next_due(now).or_else(|| work.lanes.next_fresh()) else {
-                return;
+            // Another one each time: the first may be the reason.
+            let job = match work.receiver.outages % 2 {
+                0 => work.lanes.next_due(now).or_else(|| work.lanes.next_fresh()),
+                _ => work.lanes.next_fresh().or_else(|| work.lanes.next_due(now)),
             };
+            let Some(job) = job else { return };
             let mut trying = self.attempt(job, work.receiver.successes);
             // What is done at once need not be waited for.
             match (&mut trying).now_or_never() {
@@ -252,6 +268,7 @@ impl<P: Publisher> Pump<P> {
             Ok(()) => {
                 receiver.successes += 1;
                 (receiver.outages, receiver.resume_at) = (0, None);
+                receiver.missed.remove(&position);
                 self.meter.published();
                 return work.lanes.published(position, &lane);
             }
@@ -259,7 +276,9 @@ impl<P: Publisher> Pump<P> {
         };
         self.meter.failed();
         receiver.trouble = Some(error.to_string());
-        if matches!(error, PublishError::Unavailable(_)) && receiver.successes == before {
+        let known = receiver.missed.get(&position).copied().unwrap_or(before);
+        if matches!(error, PublishError::Unavailable(_)) && receiver.successes == known {
+            receiver.missed.insert(position, known);
             let now = Instant::now();
             if receiver.resume_at.is_none_or(|at| at <= now) {
                 receiver.resume_at = Some(now + outage_pause(receiver.outages));
@@ -269,6 +288,7 @@ impl<P: Publisher> Pump<P> {
             let due = work.receiver.resume_at.unwrap_or(now);
             return work.lanes.back(job, due);
         }
+        receiver.missed.remove(&position);
         let now = self.outbox.context.clock().now();
         let parked = matches!(error, PublishError::Permanent(_));
         let record = job.record(now);
@@ -306,7 +326,8 @@ impl<P: Publisher> Pump<P> {
             if delta.published() > 0 {
                 guarded(limit, publisher.settle()).await.map_err(OutboxError::Unsettled)?;
             }
-            book.save(&ledger, &delta).await
+            let ledger = book.save(&ledger, &delta).await?;
+            Ok(Saved { ledger, parked: delta.parked() })
         }
         .boxed()
     }
@@ -355,7 +376,7 @@ impl<P: Publisher> Pump<P> {
         let saving = async {
             loop {
                 if let Some(saving) = work.saving.take() {
-                    work.ledger = Some(saving.await?);
+                    work.saved(saving.await?);
                 }
                 match work.ledger.take() {
                     Some(ledger) if !work.lanes.delta().is_empty() => {
@@ -379,7 +400,13 @@ impl<P: Publisher> Pump<P> {
 impl Work {
     /// Whether what comes of another message can still be written down with the next write.
     fn may_settle(&self) -> bool {
-        self.lanes.delta().records() < MOST_RECORDS
+        let delta = self.lanes.delta();
+        delta.records() < MOST_RECORDS && delta.published() < MOST_UNSAVED
+    }
+
+    fn saved(&mut self, saved: Saved) {
+        self.lanes.saved(&saved.parked);
+        self.ledger = Some(saved.ledger);
     }
 
     /// When something is to be done that nobody calls for.

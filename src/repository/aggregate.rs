@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::event::{DomainEvent, SchemaVersion};
+use crate::lifecycle::Stage;
 use crate::subject::Identity;
 
 /// A consistency boundary of the domain: state that follows from events, and nothing else.
@@ -56,6 +57,16 @@ pub trait Aggregate: Clone + Serialize + DeserializeOwned {
 
     /// What an event does to the state.
     fn apply(&mut self, event: &Self::Event);
+
+    /// Where in its life the aggregate stands, if its life has rules: see [`lifecycle!`](crate::lifecycle!). Default:
+    /// none has.
+    ///
+    /// It is compared before and after each event that is to be stored; an event that leads to a stage which may not
+    /// follow is refused with all others of its commit. A new aggregate has no stage yet, or the first one. Events that
+    /// were stored are not checked again, so a rule may be added or changed later.
+    fn stage(&self) -> Option<Stage> {
+        None
+    }
 }
 
 /// How an aggregate answers a command: with events, or with the domain's no.

@@ -1,5 +1,6 @@
 //! What can go wrong with aggregates.
 
+use crate::lifecycle::InvalidTransition;
 use crate::specification::SpecificationError;
 use crate::store::StoreError;
 use crate::subject::{InvalidPattern, InvalidToken};
@@ -31,6 +32,16 @@ pub enum RepositoryError {
     /// There is nothing to save. Save at least one event.
     #[error("nothing to save: give at least one event")]
     NoEvents,
+    /// The events lead the aggregate to a stage that its lifecycle forbids; nothing was stored. Decide otherwise.
+    #[error("{aggregate_type} {id}: {source}; nothing was stored")]
+    Transition {
+        /// The kind of aggregate.
+        aggregate_type: String,
+        /// Its id.
+        id: String,
+        /// What is forbidden.
+        source: InvalidTransition,
+    },
     /// The aggregate has fewer versions than asked for. Ask for a version it has.
     #[error("{aggregate_type} {id} has version {actual}, not yet {requested}")]
     NoSuchVersion {

@@ -8,6 +8,7 @@ use super::{Aggregate, AggregateMetadata, RepositoryError};
 use crate::clock::Timestamp;
 use crate::event::{Metadata, Tag};
 use crate::ipld::{Block, BlockFormat, ChainError};
+use crate::lifecycle::{self, InvalidTransition};
 use crate::store::{Head, IntegrityError, StoreError, StoredEvent};
 use crate::subject::{AggregateId, AggregateType, Identity, SubjectScheme};
 
@@ -67,11 +68,33 @@ impl<A: Aggregate> Loaded<A> {
         Ok(())
     }
 
-    /// Applies events that are being committed. What they do to the head is [`note`](Self::note)d when they are stored.
-    pub(super) fn apply_new(&mut self, events: &[A::Event]) -> Result<(), RepositoryError> {
+    /// Applies events that are being committed, unless the aggregate's lifecycle forbids what they lead to. What they do
+    /// to the head is [`note`](Self::note)d when they are stored.
+    pub(super) fn apply_new(
+        &mut self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        events: &[A::Event],
+    ) -> Result<(), RepositoryError> {
+        let begins = !self.exists();
         self.revive()?;
+        self.live_through(begins, events).map_err(|source| RepositoryError::Transition {
+            aggregate_type: aggregate.to_string(),
+            id: id.to_string(),
+            source,
+        })
+    }
+
+    fn live_through(&mut self, begins: bool, events: &[A::Event]) -> Result<(), InvalidTransition> {
+        let mut stage = self.state.stage();
+        if begins {
+            lifecycle::check(None, stage)?;
+        }
         for event in events {
             self.state.apply(event);
+            let next = self.state.stage();
+            lifecycle::check(stage, next)?;
+            stage = next;
         }
         Ok(())
     }

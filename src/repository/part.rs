@@ -88,7 +88,9 @@ impl<A: Aggregate + Send + Sync + 'static> Tracked<A> {
         for event in &events {
             named(event)?;
         }
-        self.changing()?.apply_new(&events)?;
+        let mut next = self.next()?;
+        next.apply_new(&self.repository.aggregate, &self.key, &events)?;
+        self.now = Some(next);
         self.events.extend(events);
         Ok(())
     }
@@ -98,15 +100,18 @@ impl<A: Aggregate + Send + Sync + 'static> Tracked<A> {
         if !self.base.exists() && self.events.is_empty() {
             return Err(self.repository.not_found(&self.key, &self.base));
         }
-        self.changing()?.bury()
+        let mut next = self.next()?;
+        next.bury()?;
+        self.now = Some(next);
+        Ok(())
     }
 
-    fn changing(&mut self) -> Result<&mut Loaded<A>, RepositoryError> {
-        let base = &self.base;
-        let now = self.now.get_or_insert_with(|| Loaded::clone(base));
-        match now.deleted {
+    /// What is to change: a copy, so that what is refused leaves nothing behind.
+    fn next(&self) -> Result<Loaded<A>, RepositoryError> {
+        let now = self.now.as_ref().unwrap_or(&self.base);
+        match self.is_deleted() {
             true => Err(self.repository.not_found_id(&self.key, None)),
-            false => Ok(now),
+            false => Ok(now.clone()),
         }
     }
 

@@ -22,8 +22,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ///
     /// # Errors
     /// [`RepositoryError::VersionConflict`] when the aggregate has another version than
-    /// [`SaveOptions::expected_version`], [`RepositoryError::NoEvents`], [`RepositoryError::Store`]. Nothing is stored
-    /// then, except after [`StoreError::OutcomeUnknown`], when it may be, and [`RepositoryError::State`], when the
+    /// [`SaveOptions::expected_version`], [`RepositoryError::NoEvents`], [`RepositoryError::Transition`] when the events lead
+    /// to a stage that may not follow, [`RepositoryError::Store`]. Nothing is stored then, except after [`StoreError::OutcomeUnknown`], when it may be, and [`RepositoryError::State`], when the
     /// events are.
     #[tracing::instrument(level = "debug", skip_all, fields(
         context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome))]
@@ -172,7 +172,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             types.push((event_type, schema_version, event));
         }
         let mut loaded = base.clone();
-        loaded.apply_new(events)?;
+        loaded.apply_new(&self.aggregate, key, events)?;
         self.encoded(key, &base.head, info, types.into_iter(), loaded)
     }
 

@@ -43,7 +43,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// round trips when nobody interferes.
     ///
     /// # Errors
-    /// [`TransactError::Rejected`] with the decision's rejection; [`RepositoryError::NotFound`] for a deleted aggregate;
+    /// [`TransactError::Rejected`] with the decision's rejection; [`RepositoryError::Transition`] when the decision leads to a
+    /// stage that may not follow; [`RepositoryError::NotFound`] for a deleted aggregate;
     /// [`RepositoryError::VersionConflict`] when others were first every time; else as [`save`](Self::save).
     ///
     /// ```
@@ -120,7 +121,10 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
             match self.attempt(&key, &base, &options, attempt, &mut decide).await {
                 // What the cache says without a look at the stream is no ground for a no.
-                Err(TransactError::Rejected(_)) if matches!(freshness, Freshness::Cached(_)) => {
+                Err(
+                    TransactError::Rejected(_)
+                    | TransactError::Repository(RepositoryError::Transition { .. }),
+                ) if matches!(freshness, Freshness::Cached(_)) => {
                     freshness = Freshness::Current;
                 }
                 Ok(Attempt::Conflict) if attempt >= options.attempts => {

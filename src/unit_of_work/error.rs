@@ -127,9 +127,8 @@ impl From<BackendError> for UnitError {
     }
 }
 
-/// Why a decision in a unit came to nothing.
+/// Why a decision in a unit came to nothing. There is no third reason.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum DecisionError<R> {
     /// The domain said no.
     #[error("rejected: {0}")]

@@ -9,6 +9,7 @@ mod cache_state;
 mod config;
 mod delete_history;
 mod domain;
+mod lifecycle;
 mod load;
 mod query;
 mod rows;

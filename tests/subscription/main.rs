@@ -4,6 +4,7 @@
 mod bench;
 mod dispatch;
 mod faults;
+mod routed;
 mod running;
 mod selects;
 mod server;

@@ -1,0 +1,11 @@
+//! The outbox: whatever happens, each message arrives, those of one key in order, and repetitions are known by their id.
+
+#![allow(clippy::unwrap_used)]
+
+mod domain;
+mod faults;
+mod manual;
+mod relay;
+mod server;
+mod trouble;
+mod webhook;

@@ -1,0 +1,186 @@
+//! Relays on real servers: what plain clients see, another stream, killed relays, restarted servers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use cim_persistence::backend::ConnectionConfig;
+use cim_persistence::backend::nats::Connection;
+use cim_persistence::event::NonEmpty;
+use cim_persistence::outbox::{
+    JetStreamPublisher, NatsPublisher, Outbox, OutboxMessage, Relay, RelayOptions, RelayPhase,
+    Subjects, Topic,
+};
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::store::CommitInfo;
+use cim_persistence::{Context, NatsRepositoryConfig};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::domain::{config, options, order, send, send_many, until, until_done};
+
+async fn connection(server: &PrivateServer) -> Connection {
+    Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap()
+}
+
+async fn process(server: &PrivateServer) -> Context {
+    let config = NatsRepositoryConfig { patience_ms: 60_000, ..config() };
+    let connection = connection(server).await;
+    cim_persistence::backend::nats::provision(&connection, &config.topology().unwrap())
+        .await
+        .unwrap();
+    Context::open(&connection, &config).await.unwrap()
+}
+
+fn subjects() -> Subjects {
+    Subjects::under("shop").unwrap()
+}
+
+/// A stream of another service, which takes what is published below `shop`.
+async fn other_stream(client: &async_nats::Client) -> jetstream::stream::Stream {
+    let config = jetstream::stream::Config {
+        name: "SHOP".to_owned(),
+        subjects: vec!["shop.>".to_owned()],
+        ..Default::default()
+    };
+    jetstream::new(client.clone()).get_or_create_stream(config).await.unwrap()
+}
+
+/// A client that knows nothing of this crate reads CloudEvents: from the context's own stream, and from where they are
+/// published.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_client_reads_cloud_events() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let context = process(&server).await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut listening = client.subscribe("shop.>").await.unwrap();
+    client.flush().await.unwrap();
+    let publisher = NatsPublisher::new(&connection(&server).await, subjects());
+    let mut relay = Relay::start(&Outbox::of(&context), publisher, options());
+    let message = order("order 42", 7).with_subject("Größe \"XL\"").with_extension("tenant", "a");
+    let position = send(&context, message).await;
+    let published = listening.next().await.unwrap();
+    assert_eq!(published.subject.as_str(), "shop.orders");
+    let stream = jetstream::new(client).get_stream("CIM-EVENTS-bank").await.unwrap();
+    let stored = stream.get_raw_message(position.get()).await.unwrap();
+    assert_eq!(stored.subject.as_str(), "cim.outbox.bank.orders");
+    for (headers, payload) in
+        [(published.headers.unwrap(), published.payload), (stored.headers, stored.payload)]
+    {
+        let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        let is = |name: &str, value: &str| assert_eq!(header(name).as_deref(), Some(value));
+        is("ce-specversion", "1.0");
+        is("ce-type", "placed");
+        is("ce-source", "cim://bank");
+        is("ce-subject", "Gr%C3%B6%C3%9Fe%20%22XL%22");
+        is("ce-datacontenttype", "application/json");
+        is("ce-partitionkey", "order%2042");
+        is("ce-tenant", "a");
+        assert_eq!(header("ce-id"), header("Nats-Msg-Id"));
+        let id = uuid::Uuid::parse_str(&header("ce-id").unwrap()).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+        let time = header("ce-time").unwrap();
+        time::OffsetDateTime::parse(&time, &time::format_description::well_known::Rfc3339).unwrap();
+        assert_eq!(payload, "7");
+    }
+    let status = until_done(&mut relay, position).await;
+    assert_eq!((status.published, status.trouble), (1, None));
+    relay.stop().await.unwrap();
+}
+
+/// Relays killed and a server restarted at any moment: in the other stream each message lies once, those of a key in
+/// order.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_stream_gets_each_message_once_whatever_dies() {
+    let mut server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut stream = other_stream(&client).await;
+    let processes = [process(&server).await, process(&server).await];
+    const ROUNDS: u64 = 12;
+    const EACH: u64 = 100;
+    let options = RelayOptions { lease: Duration::from_millis(200), ..options() };
+    let mut relays = [None, None];
+    let mut last = Default::default();
+    for round in 0..ROUNDS {
+        let turn = usize::from(round % 2 == 0);
+        let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+        // The one before it is dropped wherever it is.
+        relays[turn] = Some(Relay::start(&Outbox::of(&processes[turn]), publisher, options));
+        last = send_many(&processes[0], round * EACH, EACH).await;
+        tokio::time::sleep(Duration::from_millis(7 * round)).await;
+        if round % 4 == 3 {
+            server.kill();
+            server.restart().await.unwrap();
+        }
+    }
+    drop(relays);
+    let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+    let mut relay = Relay::start(&Outbox::of(&processes[0]), publisher, options);
+    let status = until_done(&mut relay, last).await;
+    assert_eq!((status.parked, status.waiting), (0, 0), "{status:?}");
+    let count = ROUNDS * EACH;
+    assert_eq!(stream.info().await.unwrap().state.messages, count);
+    let consumer =
+        stream.create_consumer(jetstream::consumer::pull::OrderedConfig::default()).await.unwrap();
+    let messages = consumer.messages().await.unwrap().take(usize::try_from(count).unwrap());
+    let messages: Vec<_> = messages.try_collect().await.unwrap();
+    let mut by_key: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for message in &messages {
+        let key = message.headers.as_ref().unwrap().get("ce-partitionkey").unwrap();
+        let number = serde_json::from_slice(&message.payload).unwrap();
+        by_key.entry(key.to_string()).or_default().push(number);
+    }
+    for (key, numbers) in &by_key {
+        assert!(numbers.is_sorted(), "{key}: {numbers:?}");
+    }
+    let mut all: Vec<u64> = by_key.into_values().flatten().collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..count).collect::<Vec<_>>());
+}
+
+/// No stream listens: nothing is counted as failed, and everything comes when one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_made_late_gets_everything() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let context = process(&server).await;
+    let last = send_many(&context, 0, 200).await;
+    let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+    let mut relay = Relay::start(&Outbox::of(&context), publisher, options());
+    let down = |status: &cim_persistence::outbox::RelayStatus| {
+        status.phase == RelayPhase::ReceiverUnavailable
+    };
+    relay.wait_until(down).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut stream = other_stream(&client).await;
+    let status = until_done(&mut relay, last).await;
+    assert_eq!((status.parked, status.published), (0, 200));
+    assert_eq!(stream.info().await.unwrap().state.messages, 200);
+}
+
+/// What a stream refuses for good is parked with what it said, and the rest goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_refuses_is_parked() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let context = process(&server).await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let config = jetstream::stream::Config {
+        name: "SMALL".to_owned(),
+        subjects: vec!["shop.>".to_owned()],
+        max_message_size: 2000,
+        ..Default::default()
+    };
+    let mut stream = jetstream::new(client).create_stream(config).await.unwrap();
+    let topic = Topic::new("orders").unwrap();
+    let large = OutboxMessage::bytes(topic, "placed", "text/plain", vec![b'x'; 3000]).with_key("k");
+    let messages = NonEmpty::from([order("k", 0), large, order("k", 2)]);
+    let outbox = Outbox::of(&context);
+    let last = outbox.save_messages(&messages, &CommitInfo::default()).await.unwrap();
+    let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+    let mut relay = Relay::start(&outbox, publisher, options());
+    let status = until(&mut relay, last).await;
+    assert_eq!((status.parked, status.published), (1, 2));
+    assert_eq!(stream.info().await.unwrap().state.messages, 2);
+    let parked = outbox.list_parked().await.unwrap();
+    let error =
+        "refused for good: the stream refused it: message size exceeds maximum allowed (10054)";
+    assert_eq!(parked[0].error.as_deref(), Some(error));
+}
