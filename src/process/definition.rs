@@ -20,7 +20,10 @@ use crate::timeouts::Timeout;
 /// after crashes too and when two instances of the program believe that they are active. What a reaction does otherwise,
 /// by a client of its own say, it does at least once.
 ///
-/// The events of the context come in order, one after the other. A reaction may be called several times for one
+/// Each reaction adds a small message to the context's stream beside what it stores itself, also one that stores nothing
+/// else. One takes two round trips: what the instance has reacted to, and the commit; and those of its loads.
+///
+/// The events of the context come in order, one after the other; timeouts come between them. A reaction may be called several times for one
 /// event, whenever others were first on an aggregate that it changes or has read.
 ///
 /// ```

@@ -55,15 +55,13 @@ impl Feed {
         }
     }
 
-    /// Waits for the next message. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Next, BackendError> {
-        loop {
-            match self.messages.next().await {
-                Some(Ok(Followed::Message(message))) => return Ok(self.read(message)),
-                Some(Ok(Followed::CaughtUp)) => {}
-                Some(Err(error)) => return Err(error),
-                None => return Err(BackendError::unavailable("following the log ended")),
-            }
+    /// Waits for the next message; `None`, once, when everything stored before the beginning has come. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Option<Next>, BackendError> {
+        match self.messages.next().await {
+            Some(Ok(Followed::Message(message))) => Ok(Some(self.read(message))),
+            Some(Ok(Followed::CaughtUp)) => Ok(None),
+            Some(Err(error)) => Err(error),
+            None => Err(BackendError::unavailable("following the log ended")),
         }
     }
 

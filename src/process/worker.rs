@@ -64,11 +64,13 @@ impl<P: ProcessManager> Worker<P> {
         let mut cursor = Cursor::of::<P>(&self.context, self.options.first).await?;
         let mut feed = Feed::open(&self.context, &self.selection, P::NAME, cursor.position());
         let mut due = self.due();
+        let mut caught_up = false;
         loop {
             tokio::select! {
                 biased;
                 () = self.stopped() => return cursor.note(&self.context).await,
-                due = due.next() => match due {
+                // What happened while nobody was active comes first: it may cancel what came due meanwhile.
+                due = due.next(), if caught_up => match due {
                     Some(Ok(due)) => self.take_due(due).await?,
                     // Another stream under the old name holds what is to be done as well as the old one did.
                     Some(Err(error @ BackendError::Truncated { .. })) => {
@@ -78,7 +80,11 @@ impl<P: ProcessManager> Worker<P> {
                     None => return Err(BackendError::unavailable("timeouts ended").into()),
                 },
                 next = feed.next() => {
-                    let taken = self.take(next?, &mut cursor).await;
+                    let Some(next) = next? else {
+                        caught_up = true;
+                        continue;
+                    };
+                    let taken = self.take(next, &mut cursor).await;
                     if taken.is_err() || cursor.ahead() >= NOTED_EVERY {
                         // What was taken before a failure is not looked at again when somebody starts again.
                         cursor.note(&self.context).await?;

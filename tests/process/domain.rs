@@ -10,12 +10,15 @@ use cim_persistence::event_log::MemoryLog;
 use cim_persistence::prelude::*;
 use cim_persistence::process::{DueTimeout, ProcessManager, ProcessOptions, Reaction};
 use cim_persistence::projection::Rejection;
+use cim_persistence::repository::TransactError;
 use cim_persistence::state::MemoryKeyValue;
 use cim_persistence::store::{EventFilter, Ports};
 use cim_persistence::subject::{AggregateId, AggregateType};
 use cim_persistence::testing::faults::Faults;
 use cim_persistence::timeouts::MemoryTimeouts;
-use cim_persistence::{Context, NatsRepositoryConfig, Repository, StoredEvent};
+use cim_persistence::{
+    Context, NatsRepositoryConfig, Repository, RepositoryError, StoreError, StoredEvent,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -201,29 +204,36 @@ impl Store {
     }
 }
 
-/// Lets something happen to an order, and says where the event lies.
+/// Lets something happen to an order, and says where the event lies. A server that is away is asked again.
 pub(crate) async fn happens(context: &Context, order: &str, event: OrderEvent) -> Position {
     let orders = Repository::<Order>::of(context).unwrap();
     let id = order.to_owned();
-    orders.transact(&id, move |_| Ok::<_, ()>([event.clone()])).await.unwrap();
-    context
-        .head(
-            &AggregateType::new("order").unwrap(),
-            &AggregateId::new(order).unwrap(),
-            Default::default(),
-        )
-        .await
-        .unwrap()
-        .position
+    loop {
+        let event = event.clone();
+        match orders.transact(&id, move |_| Ok::<_, ()>([event.clone()])).await {
+            Ok(done) => return done.position,
+            Err(TransactError::Repository(RepositoryError::Store(StoreError::Backend(error))))
+                if error.is_transient() =>
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
 }
 
-/// What was noted of one order, or of all.
+/// What was noted of one order, or of all. A server that is away is asked again.
 pub(crate) async fn noted(context: &Context, list: &str) -> Vec<Noted> {
     let notes = Repository::<Notes>::of(context).unwrap();
-    match notes.load(&list.to_owned(), Default::default()).await {
-        Ok((notes, _)) => notes.all,
-        Err(cim_persistence::RepositoryError::NotFound { .. }) => Vec::new(),
-        Err(error) => panic!("{error}"),
+    loop {
+        match notes.load(&list.to_owned(), Default::default()).await {
+            Ok((notes, _)) => return notes.all,
+            Err(RepositoryError::NotFound { .. }) => return Vec::new(),
+            Err(RepositoryError::Store(StoreError::Backend(error))) if error.is_transient() => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -274,6 +284,15 @@ pub(crate) async fn each_took_effect_once(context: &Context) -> BTreeMap<String,
     }
     assert_eq!(noted, positions);
     reminders
+}
+
+/// Checks that no reminder took effect twice; every one was scheduled for a time of its own.
+pub(crate) fn no_reminder_came_twice(reminders: &BTreeMap<String, Vec<u64>>) {
+    let mut all = reminders[ALL].clone();
+    all.sort_unstable();
+    let count = all.len();
+    all.dedup();
+    assert_eq!(all.len(), count, "a reminder took effect twice");
 }
 
 /// A time so long from now, in microseconds.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use cim_persistence::backend::nats::provision;
 use cim_persistence::process::RunningProcess;
-use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::state::MemoryKeyValue;
 use cim_persistence::store::Ports;
-use cim_persistence::{Connection, ConnectionConfig, Context};
+use cim_persistence::{Connection, ConnectionConfig, Context, NatsRepositoryConfig};
 
 use crate::domain::*;
 
@@ -63,11 +63,7 @@ async fn killed_all_the_time_and_two_at_once_it_does_everything_once() {
     noted_at_least(&context, "sentinel", 2).await;
     process.stop().await.unwrap();
     let reminders = each_took_effect_once(&context).await;
-    let mut all = reminders[ALL].clone();
-    all.sort_unstable();
-    let count = all.len();
-    all.dedup();
-    assert_eq!(all.len(), count, "a reminder took effect twice");
+    no_reminder_came_twice(&reminders);
 }
 
 #[tokio::test]
@@ -107,4 +103,41 @@ async fn a_timeout_comes_once_whether_the_server_restarts_before_or_after_it_is_
     assert_eq!(reminders["before"], [before]);
     assert_eq!(reminders["after"], [after]);
     assert_eq!(reminders.get("paid"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_three_servers_a_timeout_comes_once_although_the_leader_of_the_timeouts_dies() {
+    let mut cluster = PrivateCluster::start().await.unwrap();
+    let urls = cluster.urls().clone();
+    let config =
+        ConnectionConfig::new(urls[0].as_str()).url(urls[1].as_str()).url(urls[2].as_str());
+    let patience = Duration::from_secs(1);
+    let connection = Connection::connect(&config).await.unwrap();
+    let config = NatsRepositoryConfig { replicas: 3, ..crate::domain::config() };
+    provision(&connection, &config.topology().unwrap()).await.unwrap();
+    let connection = connection.with_timeout(patience);
+    let context = Context::on(Ports::nats(&connection, &config), &config).unwrap();
+    let mut process = start(&context);
+    let at = later(Duration::from_millis(1_500));
+    let mut last = happens(&context, "kim", OrderEvent::Remind(at)).await;
+    last = last.max(happens(&context, "paid", OrderEvent::Remind(at)).await);
+    last = last.max(happens(&context, "paid", OrderEvent::Paid).await);
+    process.handled(last).await.unwrap();
+
+    let addresses: Vec<async_nats::ServerAddr> =
+        urls.iter().map(|url| url.parse().unwrap()).collect();
+    let jetstream = async_nats::jetstream::new(async_nats::connect(addresses).await.unwrap());
+    let timeouts = jetstream.get_stream("CIM-TIMEOUTS-bank").await.unwrap();
+    let leader = timeouts.cached_info().cluster.as_ref().unwrap().leader.clone().unwrap();
+    let node = Node::ALL.into_iter().find(|node| node.server_name() == leader).unwrap();
+    cluster.kill(node);
+    noted_at_least(&context, "kim", 2).await;
+    cluster.restart(node).await.unwrap();
+    happens(&context, "sentinel", OrderEvent::Remind(later(Duration::ZERO))).await;
+    noted_at_least(&context, "sentinel", 2).await;
+    process.stop().await.unwrap();
+    let reminders = each_took_effect_once(&context).await;
+    assert_eq!(reminders["kim"], [at]);
+    assert_eq!(reminders.get("paid"), None);
+    no_reminder_came_twice(&reminders);
 }
