@@ -19,6 +19,7 @@
 //! | [`event`] | what an event is: envelope, metadata, headers |
 //! | [`lifecycle`](mod@lifecycle) | the stages of an aggregate's life, and which may follow which |
 //! | [`ipld`] | the bytes of an event, its CID, the chain |
+//! | [`evolution`] | old shapes of events, states and models read as the newest; carried types |
 //! | [`backend`] | messages and failures; connecting; streams and buckets as data |
 //! | [`event_log`] | the seam for a stream: append, read, group commit |
 //! | [`state`] | the seam for a bucket: keys, compare-and-swap, writing behind |
@@ -56,6 +57,7 @@ pub mod specification;
 pub mod event;
 pub mod lifecycle;
 pub mod ipld;
+pub mod evolution;
 pub mod backend;
 pub mod event_log;
 pub mod state;

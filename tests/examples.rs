@@ -150,6 +150,37 @@ fn persistence_example_is_short() {
     assert!(source.lines().count() < 80);
 }
 
+#[tokio::test]
+async fn schema_evolution_reads_as_today_what_was_written_long_ago() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    for _ in 0..2 {
+        let output = run("schema_evolution", server.url(), &[]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}{errors}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("written   version 3 of cim.aggregates.shop-"), "{text}");
+        assert_eq!(
+            lines[1..],
+            [
+                "refused   event placed version 1 has no path to version 3; add an upcaster from it",
+                "loaded    1200 EUR in Ulm at version 3",
+                r#"today     Placed { total: Money { cents: 1200, currency: "EUR" } }, stored as 1"#,
+                r#"today     StreetChanged { street: "Hauptstr. 1" }, stored as 3"#,
+                r#"today     CityChanged { city: "Ulm" }, stored as 3"#,
+                "stored    1 Placed { total: 12 }",
+                "stored    2 Pinged",
+                r#"stored    3 Relocated { street: "Hauptstr. 1", city: "Ulm" }"#,
+                "dry run   1 board would change",
+                r#"migrated  {"cents":1200}"#,
+                r#"back      {"euros":12}"#,
+                "verified  version 3, no event that is stored has changed",
+            ],
+            "{text}"
+        );
+    }
+}
+
 /// Runs an example that cargo has built beside this test.
 fn run(example: &str, url: &str, args: &[&str]) -> Output {
     let test = std::env::current_exe().unwrap();

@@ -8,6 +8,7 @@ mod blocks;
 #[path = "../write_path/report.rs"]
 mod report;
 mod routing;
+mod upcasting;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use report::{Bar, Goal, Row};
 type Area = fn(Size) -> Vec<Row>;
 
 /// The areas by name, in the order of the table.
-const AREAS: [(&str, Area); 2] = [("routing", routing::rows), ("blocks", blocks::rows)];
+const AREAS: [(&str, Area); 3] =
+    [("routing", routing::rows), ("blocks", blocks::rows), ("upcasting", upcasting::rows)];
 
 /// How much is done.
 #[derive(Clone, Copy)]

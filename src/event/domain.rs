@@ -35,7 +35,8 @@ pub struct Shape {
 /// ```
 ///
 /// An event's data is stored as serde writes it, so a field that is renamed or removed makes older events unreadable;
-/// give a new shape a new [`schema_version`](Self::schema_version).
+/// give a new shape a new [`schema_version`](Self::schema_version), and an upcaster from the old one
+/// ([`evolution`](crate::evolution)).
 ///
 /// Written by hand it is, for the same types and with the same result:
 ///

@@ -10,6 +10,7 @@ mod event_cbor;
 mod block;
 mod chain;
 mod serializer;
+mod value;
 
 pub(crate) use block::decode_data_as;
 pub use block::{Block, BlockError, EncodedEvent, decode_data, decode_event, encode_event};
@@ -19,3 +20,4 @@ pub use codec::{BlockFormat, Codec, EncodeError, Hash, cid_of, verify_cid};
 pub(crate) use codec::{check_block, check_supported, decode_any};
 pub(crate) use serializer::WalkBack;
 pub use serializer::{AddError, Chain, ChainHead, IpldSerializer};
+pub(crate) use value::{codec_of_any, from_value};

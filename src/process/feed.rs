@@ -1,15 +1,16 @@
 //! What a process manager reads of the log: the events it reacts to, and its own wishes, in the order they were stored.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::records::wishes_pattern;
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 use crate::event::NonEmpty;
-use crate::ipld::BlockFormat;
 use crate::projection::{Selection, mark};
-use crate::store::{Context, StoreError, StoredEvent};
-use crate::subject::{Pattern, SubjectScheme};
+use crate::store::{Context, StoreError, StoredEvent, Verifier};
+use crate::subject::Pattern;
 
 /// What came next.
 pub(super) struct Next {
@@ -30,8 +31,7 @@ pub(super) struct Feed {
     messages: BoxStream<'static, Result<Followed, BackendError>>,
     selection: Selection,
     wishes: Pattern,
-    format: BlockFormat,
-    scheme: SubjectScheme,
+    verifier: Arc<Verifier>,
 }
 
 impl Feed {
@@ -50,8 +50,7 @@ impl Feed {
             messages: context.log().follow(query),
             selection: selection.clone(),
             wishes,
-            format: context.format(),
-            scheme: context.scheme().clone(),
+            verifier: Arc::clone(context.verifier()),
         }
     }
 
@@ -70,7 +69,7 @@ impl Feed {
         let what = if self.wishes.matches(message.subject.as_str()) {
             What::Wish(message)
         } else if self.selection.passes(&message) {
-            What::Event(Box::new(StoredEvent::verify(message, &self.scheme, self.format)))
+            What::Event(Box::new(self.verifier.verify(message)))
         } else {
             What::Other
         };

@@ -17,7 +17,7 @@ use super::records::{FORMAT, HeldMark, ParkedReaction, Trigger, Wish, WishRecord
 use super::{DueTimeout, ProcessManager, ProcessOptions, Reaction};
 use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
 use crate::event::NonEmpty;
-use crate::projection::{EventSet, PAUSE, Rejection, Selection, Then, panic_text, put};
+use crate::projection::{PAUSE, Rejection, Selection, Then, panic_text, put, read_today};
 use crate::state::Expected;
 use crate::store::{Context, StoreError, StoredEvent};
 use crate::subject::{AggregateId, TimeoutAddress};
@@ -43,6 +43,9 @@ enum Task<'a> {
     Event(&'a Result<StoredEvent, StoreError>),
     Due(&'a Timeout, &'a DueTimeout),
 }
+
+/// An instance, with what an event means to it.
+type Share<P> = (AggregateId, Vec<<P as ProcessManager>::Event>);
 
 /// Why a reaction came to nothing.
 enum Failed {
@@ -132,14 +135,14 @@ impl<P: ProcessManager> Worker<P> {
         self.park(Trigger::Event { position, event_type }, &reason).await?;
         cursor.count_parked();
         // Without an instance nobody else can react to it either.
-        match event.as_ref().ok().and_then(|stored| Some((self.read(stored).ok()??, stored))) {
-            Some(((_, instance), stored)) => self.once(&instance, stored, None).await,
-            None => Ok(()),
+        let Ok(stored) = &event else { return Ok(()) };
+        for (instance, _) in self.read(stored).unwrap_or_default() {
+            match self.once(&instance, stored, None).await {
+                Err(Failed::Error(error)) => return Err(error),
+                Ok(()) | Err(Failed::Refused(_)) => {}
+            }
         }
-        .or_else(|failed| match failed {
-            Failed::Error(error) => Err(error),
-            Failed::Refused(_) => Ok(()),
-        })
+        Ok(())
     }
 
     /// Tries until it works, or is refused as often as the policy allows: then why.
@@ -171,32 +174,39 @@ impl<P: ProcessManager> Worker<P> {
         }
     }
 
-    /// Reads an event and finds the instance it belongs to.
-    fn read(&self, stored: &StoredEvent) -> Result<Option<(P::Event, AggregateId)>, Rejection> {
+    /// Reads an event and finds the instance it belongs to; more of both where upcasters have split it.
+    fn read(&self, stored: &StoredEvent) -> Result<Vec<Share<P>>, Rejection> {
         let read = || {
-            let Some(event) = P::Event::read(stored)? else { return Ok(None) };
-            let instance = self.manager.instance(&event, stored)?;
-            Ok(instance.map(|instance| (event, instance)))
+            let mut shares: Vec<Share<P>> = Vec::new();
+            for event in read_today::<P::Event>(stored)? {
+                let Some(instance) = self.manager.instance(&event, stored)? else { continue };
+                match shares.iter_mut().find(|(known, _)| *known == instance) {
+                    Some((_, events)) => events.push(event),
+                    None => shares.push((instance, vec![event])),
+                }
+            }
+            Ok(shares)
         };
         catch_unwind(AssertUnwindSafe(read)).map_err(panic_text)?
     }
 
     async fn react(&self, stored: &StoredEvent) -> Result<(), Failed> {
-        match self.read(stored).map_err(Failed::Refused)? {
-            Some((event, instance)) => self.once(&instance, stored, Some(event)).await,
-            None => Ok(()),
+        for (instance, events) in self.read(stored).map_err(Failed::Refused)? {
+            self.once(&instance, stored, Some(events)).await?;
         }
+        Ok(())
     }
 
-    /// Reacts to an event unless the instance has done so; without the event it is noted only that it is done with.
+    /// Reacts to an event unless the instance has done so; without the event it is noted only that it is done with. The parts of
+    /// one that was split are reacted to at once.
     async fn once(
         &self,
         instance: &AggregateId,
         stored: &StoredEvent,
-        mut event: Option<P::Event>,
+        mut events: Option<Vec<P::Event>>,
     ) -> Result<(), Failed> {
         let ids = (stored.correlation_id(), stored.event_id());
-        let reacts = event.is_some();
+        let reacts = events.is_some();
         let mut from = ReadFrom::Nearest;
         loop {
             let held = self.mark(instance, from).await?;
@@ -205,7 +215,7 @@ impl<P: ProcessManager> Worker<P> {
                 return Ok(());
             }
             let mut reaction = self.begin(instance, held, ids, from);
-            if let Some(event) = event.take() {
+            for event in events.take().unwrap_or_default() {
                 let reacting = self.manager.react(event, stored, &mut reaction);
                 self.fill(reacting).await?;
             }
@@ -216,7 +226,8 @@ impl<P: ProcessManager> Worker<P> {
             }
             from = ReadFrom::Leader;
             if reacts {
-                event = self.read(stored).map_err(Failed::Refused)?.map(|(event, _)| event);
+                let shares = self.read(stored).map_err(Failed::Refused)?;
+                events = shares.into_iter().find(|(of, _)| of == instance).map(|(_, own)| own);
             }
         }
     }

@@ -4,9 +4,10 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use super::changes::{Place, Target};
+use super::definition::read_today;
 use super::error::ProjectionError;
 use super::feed::{Feed, Selection};
-use super::{Changes, EventSet, Projection};
+use super::{Changes, Projection};
 use crate::backend::{Bound, Position};
 use crate::read_model::{ModelPattern, ReadModel, ReadModelError};
 use crate::store::Context;
@@ -56,11 +57,11 @@ impl ModelsAsOf {
                     position: stored.position().get(),
                     reason: reason.to_string(),
                 };
-                if let Some(event) = P::Event::read(&stored)? {
-                    let mut changes = Changes::default();
+                let mut changes = Changes::default();
+                for event in read_today::<P::Event>(&stored)? {
                     projection.project(event, &stored, &mut changes).map_err(poison)?;
-                    models.apply(changes).map_err(poison)?;
                 }
+                models.apply(changes).map_err(poison)?;
                 models.position = stored.position();
             }
             if run.caught_up {

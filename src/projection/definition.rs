@@ -89,6 +89,9 @@ pub trait Projection: Send + Sync + 'static {
 pub trait EventSet: Sized + Send {
     /// The event, or `None` for one that means nothing here; it is passed over.
     ///
+    /// An event that an [`Evolution`](crate::evolution::Evolution) changes comes as it is today, with today's type and schema
+    /// version ([`StoredEvent::evolved`]); one that is split comes in its parts, all of which take effect together.
+    ///
     /// # Errors
     /// [`StoreError::Shape`] when it does not have the shape it should have.
     fn read(stored: &StoredEvent) -> Result<Option<Self>, StoreError>;
@@ -98,6 +101,21 @@ impl<E: DomainEvent + Send> EventSet for E {
     fn read(stored: &StoredEvent) -> Result<Option<Self>, StoreError> {
         if stored.is_tombstone() { Ok(None) } else { stored.data().map(Some) }
     }
+}
+
+/// What a stored event is today, as a projection reads it.
+pub(crate) fn read_today<E: EventSet>(
+    stored: &StoredEvent,
+) -> Result<impl Iterator<Item = E> + use<E>, StoreError> {
+    let (mut one, mut several) = (None, Vec::new());
+    if stored.is_changed() {
+        for part in stored.evolved()? {
+            several.extend(E::read(&part)?);
+        }
+    } else {
+        one = E::read(stored)?;
+    }
+    Ok(one.into_iter().chain(several))
 }
 
 /// A kind of read model that a projection keeps.

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::definition::read_today;
 use super::error::ProjectionError;
 use super::feed::{Delivered, Feed, PAUSE, Selection};
 use super::generations::check_log;
@@ -340,13 +341,13 @@ impl<E: Effects> Worker<E> {
 
     async fn try_handle(&self, delivered: &Delivered) -> Result<(), Rejection> {
         let stored = delivered.event.as_ref().map_err(ToString::to_string)?;
-        match E::Event::read(stored)? {
-            Some(event) => {
-                let handling = async { self.effects.handle(event, stored).await };
-                AssertUnwindSafe(handling).catch_unwind().await.map_err(panic_text)?
+        let handling = async {
+            for event in read_today::<E::Event>(stored)? {
+                self.effects.handle(event, stored).await?;
             }
-            None => Ok(()),
-        }
+            Ok(())
+        };
+        AssertUnwindSafe(handling).catch_unwind().await.map_err(panic_text)?
     }
 
     async fn stopped(&self) {

@@ -1,5 +1,6 @@
 //! The events of a projection, in runs: what is there now, up to a bound.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -12,7 +13,7 @@ use super::records::{FORMAT, Parked};
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 use crate::clock::Timestamp;
 use crate::event::{Headers, NonEmpty, names};
-use crate::store::{Context, EventFilter, StoreError, StoredEvent};
+use crate::store::{Context, EventFilter, StoreError, StoredEvent, Verifier};
 use crate::subject::{EventType, Pattern, SubjectScheme};
 
 /// Which events a projection reads, as the server can tell and as headers tell: those that pass any of the filters.
@@ -76,8 +77,7 @@ impl Selection {
 pub(super) struct Feed {
     messages: BoxStream<'static, Result<Followed, BackendError>>,
     selection: Selection,
-    format: crate::ipld::BlockFormat,
-    scheme: SubjectScheme,
+    verifier: Arc<Verifier>,
     caught_up: bool,
     /// What [`ready`](Self::ready) has waited for.
     first: Option<Result<Followed, BackendError>>,
@@ -133,8 +133,7 @@ impl Feed {
         Self {
             messages: context.log().follow(query),
             selection: selection.clone(),
-            format: context.format(),
-            scheme: context.scheme().clone(),
+            verifier: Arc::clone(context.verifier()),
             caught_up: false,
             first: None,
         }
@@ -197,7 +196,7 @@ impl Feed {
         let position = message.position;
         run.position = position;
         if self.selection.passes(&message) {
-            let event = StoredEvent::verify(message, &self.scheme, self.format);
+            let event = self.verifier.verify(message);
             run.events.push(Delivered { position, event });
         }
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::EventSet;
+use super::definition::read_today;
 use super::error::ProjectionError;
 use super::feed::{Feed, Selection, mark_of};
 use super::generations::is_same_log;
@@ -168,7 +169,7 @@ async fn fold_on<F: Fold>(
             if !within {
                 return Ok((Folded { state, position }, mark, events));
             }
-            if let Some(event) = F::Event::read(&stored)? {
+            for event in read_today::<F::Event>(&stored)? {
                 state.apply(event, &stored);
             }
             (position, mark) = (delivered.position, Some(mark_of(&stored)));

@@ -25,6 +25,7 @@ mod as_of;
 #[cfg(feature = "testing")]
 mod trial;
 
+pub(crate) use definition::read_today;
 pub(crate) use feed::{PAUSE, mark};
 pub(crate) use generations::check_log;
 pub(crate) use records::{Checkpoint, put, read};

@@ -17,7 +17,7 @@ use super::error::ProjectionError;
 use super::feed::{Delivered, Feed, PAUSE, Selection};
 use super::records::{Checkpoint, Held, Keys, put, read};
 use super::session::{Effect, Group, Session, panic_text};
-use super::{Changes, EventSet, PoisonPolicy, Projection, Rejection, Then};
+use super::{Changes, PoisonPolicy, Projection, Rejection, Then, read_today};
 use crate::backend::{BackendError, Position};
 use crate::event::NonEmpty;
 use crate::state::{Expected, KeyValue, KeyWrite};
@@ -117,7 +117,7 @@ impl<P: Projection> Pump<P> {
         Ok(Self {
             feed: Feed::open(context, &selection, checkpoint.record.position),
             pending: Pending { position: checkpoint.record.position, ..Pending::default() },
-            session: Session::new(generation, P::models())?,
+            session: Session::new(generation, P::models(), context.evolution().cloned())?,
             context: context.clone(),
             projection: Arc::clone(projection),
             keys: Keys::of(P::NAME),
@@ -252,9 +252,11 @@ impl<P: Projection> Pump<P> {
     /// What the projection says of an event; nothing for one that means nothing to it.
     fn project(&self, delivered: &Delivered) -> Result<Vec<super::changes::Change>, Rejection> {
         let stored = delivered.event.as_ref().map_err(ToString::to_string)?;
-        let Some(event) = P::Event::read(stored)? else { return Ok(Vec::new()) };
         let mut changes = Changes::default();
-        let call = || self.projection.project(event, stored, &mut changes);
+        let call = || {
+            let mut events = read_today::<P::Event>(stored)?;
+            events.try_for_each(|event| self.projection.project(event, stored, &mut changes))
+        };
         catch_unwind(AssertUnwindSafe(call)).map_err(panic_text)??;
         changes.list.iter().try_for_each(|change| self.session.declares(&change.target))?;
         Ok(changes.list)

@@ -5,12 +5,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::changes::{Change as ModelChange, Place, Target};
 use super::error::ProjectionError;
 use super::{Declared, Rejection};
 use crate::backend::{Matching, Position};
 use crate::event::NonEmpty;
+use crate::evolution::Evolution;
 use crate::read_model::ReadModelError;
 use crate::read_model::index::{self, Index};
 use crate::read_model::layout::{self, Shelf};
@@ -34,6 +38,7 @@ pub(super) type Missing = HashMap<Key, (Target, Box<dyn Place>)>;
 
 pub(super) struct Session {
     generation: u64,
+    evolution: Option<Arc<Evolution>>,
     declared: HashMap<&'static str, Kind>,
     models: HashMap<Target, Model>,
     touched: Vec<Target>,
@@ -66,12 +71,17 @@ pub(super) struct Group {
 }
 
 impl Session {
-    pub(super) fn new(generation: u64, declared: Vec<Declared>) -> Result<Self, ProjectionError> {
+    pub(super) fn new(
+        generation: u64,
+        declared: Vec<Declared>,
+        evolution: Option<Arc<Evolution>>,
+    ) -> Result<Self, ProjectionError> {
         let mut kinds = HashMap::new();
         for Declared { model, schema_version, indexes } in declared {
             kinds.insert(model, Kind { schema_version, indexes: Index::all(&indexes)? });
         }
-        Ok(Self { generation, declared: kinds, models: HashMap::new(), touched: Vec::new() })
+        let (models, touched) = (HashMap::new(), Vec::new());
+        Ok(Self { generation, evolution, declared: kinds, models, touched })
     }
 
     /// Forgets everything that is not stored, and everything that may not be as it is believed to be.
@@ -155,10 +165,18 @@ impl Session {
             revision: entry.revision,
             reason,
         };
+        let mut entries = None;
         if let Some(value) = &entry.value {
-            place.read(value).map_err(|error| shape(error.to_string()))?;
+            let newest = self.newest(target, &entry, value).map_err(shape)?;
+            if newest.is_some() {
+                // Its entries are those of the shape that is stored.
+                let document = serde_json::from_slice(value).map_err(|e| shape(e.to_string()))?;
+                entries = Some(self.entries_of(target, &document));
+            }
+            let read = place.read(newest.as_deref().unwrap_or(value));
+            read.map_err(|error| shape(error.to_string()))?;
         }
-        let entries = self.entries(target, place.as_ref());
+        let entries = entries.unwrap_or_else(|| self.entries(target, place.as_ref()));
         let entries = entries.map_err(|error| shape(error.to_string()))?;
         Ok(Model {
             place,
@@ -225,11 +243,32 @@ impl Session {
     }
 
     fn entries(&self, target: &Target, place: &dyn Place) -> Result<BTreeSet<Key>, Rejection> {
-        let kind = self.declared.get(target.model).filter(|kind| !kind.indexes.is_empty());
-        let Some(kind) = kind else { return Ok(BTreeSet::new()) };
-        let Some(document) = place.document()? else { return Ok(BTreeSet::new()) };
+        let indexed = self.declared.get(target.model).is_some_and(|kind| !kind.indexes.is_empty());
+        match indexed.then(|| place.document()).transpose()?.flatten() {
+            Some(document) => self.entries_of(target, &document),
+            None => Ok(BTreeSet::new()),
+        }
+    }
+
+    fn entries_of(&self, target: &Target, document: &Value) -> Result<BTreeSet<Key>, Rejection> {
+        let Some(kind) = self.declared.get(target.model) else { return Ok(BTreeSet::new()) };
         let shelf = Shelf::new(target.model, self.generation);
-        Ok(index::entries(&kind.indexes, &shelf, &target.id, &document)?)
+        Ok(index::entries(&kind.indexes, &shelf, &target.id, document)?)
+    }
+
+    /// A model that is stored in an earlier shape as the one that is declared, where upcasters lead there.
+    fn newest(
+        &self,
+        target: &Target,
+        entry: &Entry,
+        value: &[u8],
+    ) -> Result<Option<Vec<u8>>, String> {
+        let stored = layout::schema_version(&entry.headers);
+        let wanted = self.declared.get(target.model).map(|kind| kind.schema_version);
+        match stored.zip(wanted) {
+            Some(way) => layout::newest(self.evolution.as_deref(), target.model, way, value),
+            None => Ok(None),
+        }
     }
 
     /// Takes note that groups were written, each model at this revision.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::changes::Target;
 use super::feed::Selection;
-use super::{Changes, EventSet, Projection, ProjectionError, Rejection};
+use super::{Changes, Projection, ProjectionError, Rejection, read_today};
 use crate::backend::StoredMessage;
 use crate::store::StoredEvent;
 use crate::subject::{AggregateId, SubjectScheme};
@@ -60,9 +60,10 @@ impl<P: Projection> Trial<P> {
 
     fn after(&self, stored: &StoredEvent) -> Result<Documents, Rejection> {
         let mut documents = self.documents.clone();
-        let Some(event) = P::Event::read(stored)? else { return Ok(documents) };
         let mut changes = Changes::default();
-        self.projection.project(event, stored, &mut changes)?;
+        for event in read_today::<P::Event>(stored)? {
+            self.projection.project(event, stored, &mut changes)?;
+        }
         for change in changes.list {
             if !self.declared.contains(&change.target.model) {
                 let model = change.target.model;

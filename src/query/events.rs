@@ -9,7 +9,7 @@ use super::{QueryError, TimeRange};
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 use crate::event::{NonEmpty, names};
 use crate::event_log::LogQuery;
-use crate::store::{Context, StoredEvent};
+use crate::store::Context;
 use crate::subject::EventPattern;
 
 /// The messages in which a pattern's events are, and perhaps others.
@@ -62,7 +62,7 @@ pub(super) fn is_meant(
 
 /// The event in a message as a document, once it is verified.
 pub(super) fn document(message: StoredMessage, context: &Context) -> Result<Value, QueryError> {
-    let event = StoredEvent::verify(message, context.scheme(), context.format())?;
+    let event = context.verifier().verify(message)?;
     let metadata: serde_json::Map<String, Value> =
         event.metadata().iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     Ok(json!({
@@ -77,7 +77,7 @@ pub(super) fn document(message: StoredMessage, context: &Context) -> Result<Valu
         "causation_id": event.causation_id().map(|id| id.to_string()),
         "position": event.position().get(),
         "metadata": metadata,
-        "data": event.data::<Value>()?,
+        "data": event.stored_data::<Value>()?,
     }))
 }
 

@@ -58,8 +58,8 @@ pub enum ReadModelError {
         /// Why not.
         reason: String,
     },
-    /// A stored model was written in another version of its shape than the code has. Rebuild the projection, save the model
-    /// anew, or bring the code up to date.
+    /// A stored model was written in another version of its shape than the code has. Add upcasters, rebuild the
+    /// projection, save the model anew, or bring the code up to date.
     #[error("{key} at revision {revision} has schema version {stored}, the code has {expected}")]
     OtherSchema {
         /// The key.

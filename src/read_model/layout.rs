@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::index::Index;
 use super::{ReadModelError, ReadModelMetadata};
 use crate::backend::Position;
-use crate::event::{Headers, names};
+use crate::event::{Headers, SchemaVersion, names};
+use crate::evolution::{Evolution, Kind};
 use crate::state::{Change, Entry, Expected, InvalidKey, Key, KeyWrite};
 use crate::subject::{AggregateId, Pattern};
 
@@ -170,6 +171,20 @@ pub(crate) fn headers(
 /// The version of the shape that a model was written in, if whoever wrote it said so.
 pub(crate) fn schema_version(headers: &Headers) -> Option<u32> {
     headers.get(names::SCHEMA_VERSION)?.parse().ok()
+}
+
+/// A model of an earlier shape as it would be written today; `None` where no upcasters lead there.
+pub(crate) fn newest(
+    evolution: Option<&Evolution>,
+    model: &str,
+    (stored, wanted): (SchemaVersion, SchemaVersion),
+    value: &[u8],
+) -> Result<Option<Vec<u8>>, String> {
+    let path = evolution.and_then(|known| known.path(Kind::Model, model, stored, wanted));
+    let Some(path) = path else { return Ok(None) };
+    let value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let value = path.take(value).map_err(|error| error.to_string())?;
+    serde_json::to_vec(&value).map(Some).map_err(|error| error.to_string())
 }
 
 /// What is known of a model by its entry. The id is what follows the first token of the key.

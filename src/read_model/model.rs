@@ -38,7 +38,8 @@ pub trait ReadModel: Serialize + DeserializeOwned + Clone + Send + Sync + 'stati
     /// The stable name of this kind of model: `A-Z a-z 0-9 _ -`, at most 64 bytes.
     const MODEL_TYPE: &'static str;
 
-    /// The version of its shape. Default 1.
+    /// The version of its shape. Default 1. Stored models of another version are refused, unless an
+    /// [`Evolution`](crate::evolution::Evolution) leads from it to this one.
     const SCHEMA_VERSION: u32 = 1;
 
     /// Its id among the models of its type.

@@ -131,18 +131,26 @@ impl<T: DeserializeOwned> Models<T> {
     /// The model in an entry; `None` when it was deleted.
     pub(super) fn decode(&self, entry: &Entry) -> Result<Option<Stored<T>>, ReadModelError> {
         let Some(value) = &entry.value else { return Ok(None) };
-        let stored = layout::schema_version(&entry.headers);
-        if let (Some(stored), Some(expected)) = (stored, self.schema_version)
-            && stored != expected
-        {
-            let (key, revision) = (entry.key.to_string(), entry.revision);
-            return Err(ReadModelError::OtherSchema { key, revision, stored, expected });
-        }
-        let model = serde_json::from_slice(value).map_err(|error| ReadModelError::Shape {
+        let shape = |reason| ReadModelError::Shape {
             key: entry.key.to_string(),
             revision: entry.revision,
-            reason: error.to_string(),
-        })?;
+            reason,
+        };
+        let decoded = match (layout::schema_version(&entry.headers), self.schema_version) {
+            (Some(stored), Some(expected)) if stored != expected => {
+                let evolution = self.reader.evolution.as_deref();
+                let newest = layout::newest(evolution, &self.model, (stored, expected), value);
+                let newest = newest.map_err(shape)?.ok_or_else(|| ReadModelError::OtherSchema {
+                    key: entry.key.to_string(),
+                    revision: entry.revision,
+                    stored,
+                    expected,
+                })?;
+                serde_json::from_slice(&newest)
+            }
+            _ => serde_json::from_slice(value),
+        };
+        let model = decoded.map_err(|error| shape(error.to_string()))?;
         Ok(Some(Stored { model, metadata: layout::metadata(&self.model, entry)? }))
     }
 }

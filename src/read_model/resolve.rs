@@ -11,6 +11,7 @@ use super::ReadModelError;
 use super::layout::{self, Pointer};
 use crate::backend::Matching;
 use crate::event::NonEmpty;
+use crate::evolution::Evolution;
 use crate::state::{Entry, Key, KeyValue};
 use crate::subject::Pattern;
 
@@ -18,6 +19,7 @@ use crate::subject::Pattern;
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
     pub(super) bucket: Arc<dyn KeyValue>,
+    pub(super) evolution: Option<Arc<Evolution>>,
     seen: Arc<RwLock<HashMap<String, u64>>>,
 }
 
@@ -45,7 +47,7 @@ pub(super) enum Keeper {
 
 impl Reader {
     pub(super) fn new(bucket: Arc<dyn KeyValue>) -> Self {
-        Self { bucket, seen: Arc::default() }
+        Self { bucket, evolution: None, seen: Arc::default() }
     }
 
     /// Entries of models by the keys or patterns that they have in a generation. One round trip, two after a switch.

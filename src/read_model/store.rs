@@ -10,6 +10,7 @@ use super::resolve::Reader;
 use super::{
     ExpectedRevision, Mapped, Mapping, Models, ReadModel, ReadModelError, SaveModel, Stored,
 };
+use crate::evolution::Evolution;
 use crate::specification::ReadModelList;
 use crate::state::KeyValue;
 use crate::store::Context;
@@ -49,7 +50,19 @@ pub struct ReadModelStore {
 impl ReadModelStore {
     /// Those of a context.
     pub fn new(context: &Context) -> Self {
-        Self::on(Arc::clone(context.read_models()))
+        let store = Self::on(Arc::clone(context.read_models()));
+        match context.evolution() {
+            Some(evolution) => store.with_evolution(Arc::clone(evolution)),
+            None => store,
+        }
+    }
+
+    /// Reads models of old shapes as the newest. Indexes, conditions and documents without a type see a model as it is
+    /// stored, until it is written again.
+    #[must_use]
+    pub fn with_evolution(mut self, evolution: impl Into<Arc<Evolution>>) -> Self {
+        self.reader.evolution = Some(evolution.into());
+        self
     }
 
     /// Those in a bucket.

@@ -40,7 +40,7 @@ pub trait Aggregate: Clone + Serialize + DeserializeOwned {
     const TYPE: &'static str;
 
     /// The version of the state's shape. Raise it when the shape changes: kept state and snapshots of other versions
-    /// are then ignored and derived again.
+    /// are then ignored and derived again, unless an [`Evolution`](crate::evolution::Evolution) leads from them to this one.
     const STATE_VERSION: SchemaVersion = 1;
 
     /// What identifies an aggregate.

@@ -395,8 +395,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 return None;
             }
         };
-        let context = self.context.scheme().context();
-        match record::decode(&slot.value?, context, &self.aggregate, key) {
+        match record::decode(&slot.value?, &self.context, &self.aggregate, key) {
             Ok(loaded) => Some(Arc::new(loaded)),
             Err(reason) => {
                 self.distrust(key, &reason);

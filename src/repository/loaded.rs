@@ -62,9 +62,20 @@ impl<A: Aggregate> Loaded<A> {
             self.bury()?;
         } else {
             self.revive()?;
-            self.state.apply(&event.data::<A::Event>()?);
+            self.apply_stored(event)?;
         }
         self.note(Head::of(event), event.occurred_at(), event.metadata());
+        Ok(())
+    }
+
+    /// Applies what a stored event is today: several events perhaps, or none, of one version of the aggregate.
+    fn apply_stored(&mut self, event: &StoredEvent) -> Result<(), StoreError> {
+        if !event.is_changed() {
+            self.state.apply(&event.data()?);
+            return Ok(());
+        }
+        let events: Vec<A::Event> = event.events()?;
+        events.iter().for_each(|event| self.state.apply(event));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cid::Cid;
+use ipld_core::ipld::Ipld;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +12,10 @@ use super::loaded::Loaded;
 use crate::backend::Position;
 use crate::clock::Timestamp;
 use crate::event::{Metadata, SchemaVersion, Tag};
+use crate::evolution::Kind;
 use crate::ipld::{self, Block, BlockFormat};
 use crate::state::{InvalidKey, Key};
-use crate::store::Head;
+use crate::store::{Context, Head};
 use crate::subject::{AggregateId, AggregateType, ContextName};
 
 /// The record of one aggregate: what its events up to a version add up to.
@@ -77,47 +79,104 @@ pub(super) fn encode<A: Aggregate>(
     Block::encode(format, &record)
 }
 
-/// Reads a record of this aggregate back; the reason where it is not one that can be used.
+/// Reads a record of this aggregate back; the reason where it is not one that can be used. One of an earlier shape is changed
+/// into the newest, where upcasters lead there.
 pub(super) fn decode<A: Aggregate>(
     bytes: &[u8],
-    context: &ContextName,
+    context: &Context,
     aggregate: &AggregateType,
     id: &AggregateId,
 ) -> Result<Loaded<A>, String> {
-    // State of another version may have another shape: then the header alone says so.
-    let record: Record<A> = match ipld::decode_any(bytes) {
-        Ok(record) => record,
-        Err(reason) => {
-            let header: Record<IgnoredAny> = ipld::decode_any(bytes)?;
-            check(&header, A::STATE_VERSION, context, aggregate, id)?;
-            return Err(reason);
+    let reason = match ipld::decode_any::<Record<A>>(bytes) {
+        Ok(record) if record.schema == A::STATE_VERSION => {
+            check(&record, context, aggregate, id)?;
+            return Ok(loaded(record.parted()));
         }
+        Ok(record) => other_schema::<A, _>(&record),
+        Err(reason) => reason,
     };
-    check(&record, A::STATE_VERSION, context, aggregate, id)?;
-    Ok(Loaded {
-        state: record.state,
+    // State of another version may have another shape: then the header alone says so.
+    let header: Record<IgnoredAny> = ipld::decode_any(bytes)?;
+    check(&header, context, aggregate, id)?;
+    if header.schema == A::STATE_VERSION {
+        return Err(reason);
+    }
+    let path = context.evolution().and_then(|evolution| {
+        evolution.path(Kind::State, aggregate.as_str(), header.schema, A::STATE_VERSION)
+    });
+    let path = path.ok_or_else(|| other_schema::<A, _>(&header))?;
+    let (record, state) = ipld::decode_any::<Record<Ipld>>(bytes)?.parted();
+    let state = path.take(state).map_err(|error| error.to_string())?;
+    let state = ipld::from_value(ipld::codec_of_any(bytes), &state).map_err(|e| e.to_string())?;
+    Ok(loaded((record, state)))
+}
+
+fn loaded<A>((record, state): (Record<()>, A)) -> Loaded<A> {
+    Loaded {
+        state,
         head: Head { version: record.version, position: record.position, cid: record.head },
         modified: record.modified,
         metadata: record.metadata,
         tags: record.tags,
         deleted: record.deleted,
-    })
+    }
+}
+
+fn other_schema<A: Aggregate, S>(record: &Record<S>) -> String {
+    format!("it has schema {}, not {}", record.schema, A::STATE_VERSION)
 }
 
 fn check<S>(
     record: &Record<S>,
-    schema: SchemaVersion,
-    context: &ContextName,
+    context: &Context,
     aggregate: &AggregateType,
     id: &AggregateId,
 ) -> Result<(), String> {
-    if record.format != FORMAT || record.schema != schema {
-        return Err(format!("it has schema {}, not {schema}", record.schema));
+    if record.format != FORMAT {
+        return Err(format!("it has format {}, not {FORMAT}", record.format));
     }
+    let context = context.scheme().context();
     if record.context != *context || record.aggregate != *aggregate || record.id != *id {
         return Err(format!("it is of {}/{}/{}", record.context, record.aggregate, record.id));
     }
     Ok(())
+}
+
+impl<S> Record<S> {
+    /// The state apart from what is said of it.
+    fn parted(self) -> (Record<()>, S) {
+        let Self {
+            format,
+            context,
+            aggregate,
+            id,
+            version,
+            position,
+            head,
+            schema,
+            modified,
+            metadata,
+            tags,
+            deleted,
+            state,
+        } = self;
+        let record = Record {
+            format,
+            context,
+            aggregate,
+            id,
+            version,
+            position,
+            head,
+            schema,
+            modified,
+            metadata,
+            tags,
+            deleted,
+            state: (),
+        };
+        (record, state)
+    }
 }
 
 /// Whether a record takes the place of what is stored under its key: of a record of an earlier version, or of the same

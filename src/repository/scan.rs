@@ -237,11 +237,11 @@ where
         &self,
         message: StoredMessage,
     ) -> Result<StoredEvent, RepositoryError> {
-        Ok(StoredEvent::verify(message, self.context.scheme(), self.context.format())?)
+        Ok(self.context.verifier().verify(message)?)
     }
 
     fn decoded(&self, key: &AggregateId, value: &[u8]) -> Option<Arc<Loaded<A>>> {
-        record::decode(value, self.context.scheme().context(), &self.aggregate, key)
+        record::decode(value, &self.context, &self.aggregate, key)
             .inspect_err(|reason| self.distrust(key, reason))
             .ok()
             .map(Arc::new)

@@ -119,7 +119,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             .max_by_key(|(found, _)| *found)
             .map(|(_, slot)| slot);
         let slot = bucket.get(&newest?, ReadFrom::Nearest).await.ok()?;
-        record::decode(&slot.value?, self.context.scheme().context(), &self.aggregate, key)
+        record::decode(&slot.value?, &self.context, &self.aggregate, key)
             .inspect_err(|reason| {
                 tracing::warn!(aggregate = %self.aggregate, id = %key, reason, "a snapshot is not used");
             })

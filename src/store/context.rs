@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::encode::{Encoded, Encoder};
 use super::event_store::{Appended, ExpectedVersion};
-use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent};
+use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent, Verifier};
 use crate::backend::{BackendError, NewMessage, Position, ReadFrom};
 use crate::clock::{Clock, IdSource, System};
 use crate::event::{NonEmpty, SchemaVersion};
 use crate::event_log::{Commit, CommitError, CommitPolicy, Committer, EventLog, LogStatus, Stored};
+use crate::evolution::Evolution;
 use crate::ipld::BlockFormat;
 use crate::state::{KeyValue, StateWriter};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
@@ -74,6 +75,7 @@ impl Ports {
 #[derive(Debug, Clone)]
 pub struct Context {
     inner: Arc<Inner>,
+    verifier: Arc<Verifier>,
 }
 
 #[derive(Debug)]
@@ -113,7 +115,51 @@ impl Context {
             meta: ports.meta,
             cache_size: config.cache_size,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let (scheme, format) = (inner.encoder.scheme.clone(), inner.encoder.format);
+        let verifier = Verifier { scheme, format, evolution: None };
+        Ok(Self { inner: Arc::new(inner), verifier: Arc::new(verifier) })
+    }
+
+    /// Reads what is stored in old shapes as the newest, in everything that is made from this handle: repositories,
+    /// subscriptions, projections, read models. What is stored does not change, and handles made before read as before.
+    ///
+    /// Filters and patterns go by what is stored: whoever asks for an event type by name names its old types as well.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use cim_persistence::store::Ports;
+    /// use cim_persistence::evolution::{Evolution, Reshape, Upcast};
+    /// use cim_persistence::{Context, NatsRepositoryConfig};
+    ///
+    /// let evolution = Evolution::builder()
+    ///     .event("placed", 2)
+    ///     .upcast(Upcast::event("placed", 1, |mut value| {
+    ///         value.rename("total", "cents")?;
+    ///         Ok(value)
+    ///     }))
+    ///     .build()?;
+    /// // On a server: `Context::connect("nats://127.0.0.1:4222", "shop").await?`.
+    /// let shop = Context::on(Ports::in_memory(), &NatsRepositoryConfig::for_context("shop"))?
+    ///     .with_evolution(evolution);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_evolution(self, evolution: impl Into<Arc<Evolution>>) -> Self {
+        let evolution = Some(evolution.into());
+        let verifier = Verifier { evolution, ..Verifier::clone(&self.verifier) };
+        Self { verifier: Arc::new(verifier), ..self }
+    }
+
+    /// How stored values have changed their shapes, if it was said.
+    pub fn evolution(&self) -> Option<&Arc<Evolution>> {
+        self.verifier.evolution.as_ref()
+    }
+
+    /// What events are verified and read with.
+    pub(crate) fn verifier(&self) -> &Arc<Verifier> {
+        &self.verifier
     }
 
     /// The subjects of the context.
@@ -207,7 +253,7 @@ impl Context {
     ) -> Result<Option<StoredEvent>, StoreError> {
         let subject = self.scheme().events_of(aggregate, id);
         let message = self.inner.log.last(&subject, from).await?;
-        message.map(|m| StoredEvent::verify(m, self.scheme(), self.format())).transpose()
+        message.map(|message| self.verifier().verify(message)).transpose()
     }
 
     /// Appends events to one aggregate. One round trip, and one before it to read the head unless nothing is

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::backend::{BackendError, ConfigError, ConnectError, TopologyError};
 use crate::event::{HeaderMismatch, InvalidMetadata};
 use crate::event_log::CommitError;
+use crate::evolution::UpcastError;
 use crate::ipld::{BlockError, ChainError, EncodeError};
 use crate::state::InvalidKey;
 use crate::subject::InvalidToken;
@@ -115,6 +116,31 @@ pub enum StoreError {
         position: u64,
         /// Why not.
         reason: String,
+    },
+    /// A stored event cannot be changed into the newest shape; see the error.
+    #[error("event {event_type} at position {position} is not read: {source}")]
+    Upcast {
+        /// The event's type, as it is stored.
+        event_type: String,
+        /// Its position.
+        position: u64,
+        /// Why not.
+        #[source]
+        source: UpcastError,
+    },
+    /// A stored event is several events today, or none, and one was asked for. Ask for all of them: `StoredEvent::events`.
+    #[error(
+        "event {event_type} version {schema_version} at position {position} is {count} events today, not one; read it with events()"
+    )]
+    NotOne {
+        /// The event's type, as it is stored.
+        event_type: String,
+        /// The version of its shape, as it is stored.
+        schema_version: u32,
+        /// Its position.
+        position: u64,
+        /// How many events it is.
+        count: usize,
     },
     /// It is not known whether the commit is stored. Load the aggregate to see.
     #[error(

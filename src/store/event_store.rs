@@ -151,7 +151,7 @@ pub struct Recorded<Id, P, M> {
     pub event_type: EventType,
     /// The version of its shape.
     pub schema_version: SchemaVersion,
-    /// The event itself.
+    /// The event itself, in the shape that is stored.
     pub data: Ipld,
     /// What was said about it.
     pub metadata: M,
@@ -360,7 +360,7 @@ fn recorded(event: StoredEvent) -> Result<Recorded<AggregateId, Position, Metada
         position: event.position(),
         event_type: event.event_type().clone(),
         schema_version: event.schema_version(),
-        data: event.data()?,
+        data: event.stored_data()?,
         metadata: event.metadata().clone(),
     })
 }

@@ -6,6 +6,7 @@
 mod config;
 mod error;
 mod stored;
+mod today;
 mod encode;
 mod ahead;
 mod context;
@@ -26,4 +27,5 @@ pub use event_store::{
     StoreFailure, StreamId, Transaction, Unchecked,
 };
 pub use stored::StoredEvent;
+pub(crate) use stored::Verifier;
 pub use streams::{EventStreams, StreamHead, StreamKey, Streams};

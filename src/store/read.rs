@@ -1,5 +1,7 @@
 //! Reading the events of a context: by aggregate, by type, from a position. What a read gives out was verified.
 
+use std::sync::Arc;
+
 use futures::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
 
 use super::ahead::ahead;
@@ -51,7 +53,7 @@ impl Context {
     ) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
         let all = Pattern::parse(&self.scheme().all_events()).expect("a scheme makes patterns");
         let query = TailQuery { patterns: NonEmpty::one(all), start: Start::After(position) };
-        let (scheme, format) = (self.scheme().clone(), self.format());
+        let verifier = Arc::clone(self.verifier());
         let events = self
             .log()
             .follow(query)
@@ -59,7 +61,7 @@ impl Context {
             .map_ok(Followed::into_message)
             .try_take_while(|message| std::future::ready(Ok(message.is_some())))
             .try_filter_map(move |message| {
-                let verify = |message| StoredEvent::verify(message, &scheme, format);
+                let verify = |message| verifier.verify(message);
                 std::future::ready(message.map(verify).transpose())
             });
         ahead(events)
@@ -90,7 +92,7 @@ impl Context {
         let subjects = filter.stream().map(|_| filter.subjects(self.scheme()));
         let query = LogQuery { filter: subjects, after: filter.after };
         let event_type = filter.event_type.clone();
-        let (scheme, format) = (self.scheme().clone(), self.format());
+        let verifier = Arc::clone(self.verifier());
         // The header decides before anything is decoded; verifying compares the header with the block.
         self.messages(query)
             .try_filter(move |message| {
@@ -100,9 +102,7 @@ impl Context {
                 std::future::ready(passes)
             })
             .map_err(StoreError::from)
-            .and_then(move |message| {
-                std::future::ready(StoredEvent::verify(message, &scheme, format))
-            })
+            .and_then(move |message| std::future::ready(verifier.verify(message)))
             .boxed()
     }
 
@@ -118,10 +118,8 @@ impl Context {
     }
 
     fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredEvent, StoreError>> {
-        let (scheme, format) = (self.scheme().clone(), self.format());
-        self.messages(query)
-            .map(move |message| StoredEvent::verify(message?, &scheme, format))
-            .boxed()
+        let verifier = Arc::clone(self.verifier());
+        self.messages(query).map(move |message| verifier.verify(message?)).boxed()
     }
 
     /// The messages that are events. A query of everything is asked without a filter, because a server that has to match each

@@ -1,14 +1,17 @@
 //! An event as it was stored, verified.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cid::Cid;
-use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::today::Today;
 use super::{IntegrityError, StoreError};
 use crate::backend::{Position, StoredMessage};
 use crate::clock::Timestamp;
 use crate::event::{Envelope, Metadata, SchemaVersion, TOMBSTONE, names};
+use crate::evolution::Evolution;
 use crate::ipld::{self, BlockError, BlockFormat, Codec};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
 
@@ -16,18 +19,38 @@ use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
 ///
 /// Its CID has been recomputed over the stored bytes, its block is in canonical form, and its headers and its subject
 /// say the same as its block. Its place in the aggregate's chain is checked by whoever reads the aggregate's history.
+///
+/// What it says of itself is what is stored. Where the context has an [`Evolution`], [`data`](Self::data) and
+/// [`events`](Self::events) give what the event is today.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
-    envelope: Envelope<()>,
-    position: Position,
+    pub(super) envelope: Envelope<()>,
+    pub(super) position: Position,
     recorded_at: Timestamp,
     cid: Option<Cid>,
-    codec: Option<Codec>,
-    block: Bytes,
+    pub(super) codec: Option<Codec>,
+    pub(super) block: Bytes,
+    pub(super) today: Today,
+}
+
+/// What every event of a context is verified and read with.
+#[derive(Debug, Clone)]
+pub(crate) struct Verifier {
+    pub(crate) scheme: SubjectScheme,
+    pub(crate) format: BlockFormat,
+    pub(crate) evolution: Option<Arc<Evolution>>,
+}
+
+impl Verifier {
+    /// Verifies a stored message and reads it as an event of this context, as it is today.
+    pub(crate) fn verify(&self, message: StoredMessage) -> Result<StoredEvent, StoreError> {
+        let event = StoredEvent::verify(message, &self.scheme, self.format)?;
+        Ok(StoredEvent { today: Today::of(&event.envelope, self.evolution.as_ref()), ..event })
+    }
 }
 
 impl StoredEvent {
-    /// Verifies a stored message and reads it as an event of this context.
+    /// Verifies a stored message and reads it as an event of this context, as it is stored.
     pub(crate) fn verify(
         message: StoredMessage,
         scheme: &SubjectScheme,
@@ -41,6 +64,7 @@ impl StoredEvent {
                 codec: cid.as_ref().and_then(Codec::of_cid),
                 cid,
                 block: message.payload,
+                today: Today::Stored,
             }),
             Err(source) => Err(StoreError::Integrity {
                 subject: message.subject.to_string(),
@@ -151,20 +175,6 @@ impl StoredEvent {
     /// Whether it marks its aggregate as deleted.
     pub fn is_tombstone(&self) -> bool {
         self.envelope.event_type.as_str() == TOMBSTONE
-    }
-
-    /// The event itself, as any type that serde can read it into: the domain's event, or a generic value such as
-    /// `serde_json::Value`.
-    ///
-    /// # Errors
-    /// [`StoreError::Shape`] when the data does not have the shape of `T`.
-    pub fn data<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
-        ipld::decode_data_as(&self.block, self.codec).map_err(|error| StoreError::Shape {
-            event_type: self.envelope.event_type.to_string(),
-            schema_version: self.envelope.schema_version,
-            position: self.position.get(),
-            reason: error.to_string(),
-        })
     }
 
     pub(crate) fn envelope(&self) -> &Envelope<()> {

@@ -286,6 +286,6 @@ impl EventStreams {
     }
 
     fn verify(&self, message: StoredMessage) -> Result<StoredEvent, StoreError> {
-        StoredEvent::verify(message, self.context.scheme(), self.context.format())
+        self.context.verifier().verify(message)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::event::SchemaVersion;
 use crate::store::{StoreError, StoredEvent};
 use crate::subject::{AggregateType, EventType, InvalidToken};
 
@@ -54,6 +55,33 @@ pub enum DispatchError {
     /// A name cannot be one. Correct it.
     #[error(transparent)]
     Name(#[from] InvalidToken),
+    /// A domain type does not say which event types it has. Derive `DomainEvent`, or write `DomainEvent::shapes`.
+    #[error("{type_name} does not say which event types it has; write DomainEvent::shapes for it")]
+    NoShapes {
+        /// The Rust type.
+        type_name: &'static str,
+    },
+    /// An event type is registered twice. Give one of the two another name.
+    #[error("event type {event_type} is registered twice; give one of the two another name")]
+    Registered {
+        /// The event type.
+        event_type: &'static str,
+    },
+    /// The event is of another version than the registered type reads. Upcast it, or bring the code up to date if it is newer.
+    #[error(
+        "event {event_type} at position {position} has schema version {stored}, and {newest} is registered; upcast it, \
+         or bring this code up to date"
+    )]
+    OtherVersion {
+        /// The event type.
+        event_type: String,
+        /// The event's position.
+        position: u64,
+        /// The version of its shape.
+        stored: SchemaVersion,
+        /// The version that is read.
+        newest: SchemaVersion,
+    },
     /// An event type is mapped twice. Map it once.
     #[error("event {event_type} of {aggregate_type} is mapped twice; map it once")]
     Twice {
@@ -66,7 +94,8 @@ pub enum DispatchError {
 
 type Route<T> = Box<dyn Fn(&StoredEvent) -> Result<T, StoreError> + Send + Sync>;
 
-/// Maps stored events to what a consumer makes of them: domain events of one type, futures, or effects.
+/// Maps stored events to what a consumer makes of them: domain events of one type, futures, or effects. Each is named by
+/// hand; an [`EventRegistry`](super::EventRegistry) takes the names that domain types give themselves.
 ///
 /// ```
 /// use cim_persistence::subscription::{Dispatcher, Unmapped};
@@ -121,12 +150,31 @@ impl<T: 'static> Dispatcher<T> {
         Ok(self)
     }
 
-    /// Maps one event.
+    /// Maps one event, by the type that it has today. One that an [`Evolution`](crate::evolution::Evolution) drops is skipped.
     ///
     /// # Errors
     /// [`DispatchError::Unmapped`] when nothing is mapped to it and that is an error; [`DispatchError::Shape`] when its
-    /// data is of another shape.
+    /// data is of another shape, or it is several events today: [`dispatch_all`](Self::dispatch_all).
     pub fn dispatch(&self, event: &StoredEvent) -> Result<Dispatched<T>, DispatchError> {
+        if !event.is_changed() {
+            return self.map(event);
+        }
+        match event.evolved()?.as_slice() {
+            [] => Ok(Dispatched::Skipped),
+            [one] => self.map(one),
+            several => Err(event.not_one(several.len()).into()),
+        }
+    }
+
+    /// Maps the events that a stored one is today: one, unless an [`Evolution`](crate::evolution::Evolution) splits or drops it.
+    ///
+    /// # Errors
+    /// As [`dispatch`](Self::dispatch), for the first one that cannot be mapped.
+    pub fn dispatch_all(&self, event: &StoredEvent) -> Result<Vec<Dispatched<T>>, DispatchError> {
+        event.evolved()?.iter().map(|event| self.map(event)).collect()
+    }
+
+    fn map(&self, event: &StoredEvent) -> Result<Dispatched<T>, DispatchError> {
         let of_type = self.routes.get(event.aggregate_type());
         if let Some(route) = of_type.and_then(|routes| routes.get(event.event_type())) {
             return Ok(Dispatched::Mapped(route(event)?));

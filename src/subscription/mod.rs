@@ -4,6 +4,7 @@
 //!   [`EventStream`]: those that are stored, then those that are being stored.
 //! - [`Subscription`] runs a handler for each of them in a task.
 //! - [`Dispatcher`] makes domain events of stored ones, by aggregate type and event type.
+//! - [`EventRegistry`] does the same for domain types that say themselves which event types they have.
 //! - [`Projector`] sees to it that the events of each aggregate are taken in order, each once.
 //!
 //! What is kept of events, exactly once, is the business of projections; nothing is kept here.
@@ -57,10 +58,12 @@ mod query;
 mod stream;
 mod running;
 mod dispatcher;
+mod registry;
 mod projector;
 
 pub use dispatcher::{DispatchError, Dispatched, Dispatcher, Unmapped};
 pub use projector::{Admission, GapError, Projector};
 pub use query::{EventSelection, SubscriptionQuery};
+pub use registry::{AnyEvent, EventRegistry};
 pub use running::{Subscription, SubscriptionError};
 pub use stream::{Delivered, EventStream};

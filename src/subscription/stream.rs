@@ -73,7 +73,7 @@ impl EventStream {
         if !self.selected.matches(&message) {
             return None;
         }
-        let event = StoredEvent::verify(message, self.context.scheme(), self.context.format());
+        let event = self.context.verifier().verify(message);
         if let Ok(event) = &event {
             self.delivered.increment(1);
             self.lag.set(self.clock.now().since(event.recorded_at()).as_secs_f64());

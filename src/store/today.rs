@@ -1,0 +1,138 @@
+//! What a stored event is today: as it is stored, or as upcasters change it on its way to the code.
+
+use std::sync::Arc;
+
+use ipld_core::ipld::Ipld;
+use serde::de::DeserializeOwned;
+
+use super::{StoreError, StoredEvent};
+use crate::event::{DomainEvent, Envelope};
+use crate::evolution::{Evolution, Evolved, Kind, UpcastError};
+use crate::ipld::{self, BlockError};
+use crate::subject::EventType;
+
+/// How an event's data is read.
+#[derive(Debug, Clone)]
+pub(super) enum Today {
+    /// As it is stored.
+    Stored,
+    /// After a way through upcasters.
+    Changed(Arc<Evolution>),
+    /// It came out of upcasters; this is what it is.
+    Made(Arc<Ipld>),
+}
+
+impl Today {
+    pub(super) fn of(envelope: &Envelope<()>, evolution: Option<&Arc<Evolution>>) -> Self {
+        let (name, version) = (envelope.event_type.as_str(), envelope.schema_version);
+        match evolution.filter(|evolution| evolution.changes(Kind::Event, name, version)) {
+            Some(evolution) => Self::Changed(Arc::clone(evolution)),
+            None => Self::Stored,
+        }
+    }
+}
+
+impl StoredEvent {
+    /// The event itself, as any type that serde can read it into: the domain's event, or a generic value such as
+    /// `serde_json::Value`. It is in the newest shape, if the context has an [`Evolution`] that knows the stored one.
+    ///
+    /// # Errors
+    /// [`StoreError::Shape`] when the data does not have the shape of `T`; [`StoreError::Upcast`]; [`StoreError::NotOne`] for an
+    /// event that is several today, or none: read it with [`events`](Self::events).
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
+        match &self.today {
+            Today::Stored => self.stored_data(),
+            Today::Made(value) => self.read(value),
+            Today::Changed(evolution) => match self.upcast(evolution)?.as_slice() {
+                [one] => self.read(&one.value),
+                several => Err(self.not_one(several.len())),
+            },
+        }
+    }
+
+    /// The events that it is today: one, unless an [`Evolution`] splits or drops it.
+    ///
+    /// # Errors
+    /// [`StoreError::Shape`], [`StoreError::Upcast`].
+    pub fn events<E: DomainEvent>(&self) -> Result<Vec<E>, StoreError> {
+        match &self.today {
+            Today::Changed(evolution) => {
+                self.upcast(evolution)?.iter().map(|made| self.read(&made.value)).collect()
+            }
+            _ => Ok(vec![self.data()?]),
+        }
+    }
+
+    /// What it is today, each event by itself: with today's type, schema version and data, and with all the rest of the stored
+    /// event, its id, version, CID and block among them. Itself, where nothing is changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Upcast`].
+    pub fn evolved(&self) -> Result<Vec<StoredEvent>, StoreError> {
+        match &self.today {
+            Today::Changed(evolution) => {
+                self.upcast(evolution)?.into_iter().map(|made| self.made(made)).collect()
+            }
+            _ => Ok(vec![self.clone()]),
+        }
+    }
+
+    /// The data as it is stored, in whatever shape that is.
+    ///
+    /// # Errors
+    /// [`StoreError::Shape`] when it does not have the shape of `T`.
+    pub fn stored_data<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
+        ipld::decode_data_as(&self.block, self.codec).map_err(|error| self.shape(error))
+    }
+
+    /// Whether an [`Evolution`] changes it, so that it is read otherwise than it is stored.
+    pub fn is_changed(&self) -> bool {
+        matches!(self.today, Today::Changed(_))
+    }
+
+    pub(crate) fn not_one(&self, count: usize) -> StoreError {
+        StoreError::NotOne {
+            event_type: self.envelope.event_type.to_string(),
+            schema_version: self.envelope.schema_version,
+            position: self.position.get(),
+            count,
+        }
+    }
+
+    fn upcast(&self, evolution: &Evolution) -> Result<Vec<Evolved>, StoreError> {
+        let Envelope { event_type, schema_version, .. } = &self.envelope;
+        let value = self.stored_data()?;
+        evolution
+            .evolve(Kind::Event, event_type.as_str(), *schema_version, value)
+            .map_err(|source| self.not_upcast(source))
+    }
+
+    fn made(&self, made: Evolved) -> Result<StoredEvent, StoreError> {
+        let mut event = self.clone();
+        event.envelope.event_type = EventType::new(&*made.name)?;
+        event.envelope.schema_version = made.version;
+        event.today = Today::Made(Arc::new(made.value));
+        Ok(event)
+    }
+
+    fn read<T: DeserializeOwned>(&self, value: &Ipld) -> Result<T, StoreError> {
+        ipld::from_value(self.codec, value).map_err(|error| self.shape(error))
+    }
+
+    fn shape(&self, error: BlockError) -> StoreError {
+        StoreError::Shape {
+            event_type: self.envelope.event_type.to_string(),
+            schema_version: self.envelope.schema_version,
+            position: self.position.get(),
+            reason: error.to_string(),
+        }
+    }
+
+    fn not_upcast(&self, source: UpcastError) -> StoreError {
+        StoreError::Upcast {
+            event_type: self.envelope.event_type.to_string(),
+            position: self.position.get(),
+            source,
+        }
+    }
+}

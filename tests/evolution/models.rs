@@ -1,0 +1,91 @@
+//! Read models of an earlier shape: loaded, listed, changed by a projection, without a path.
+
+use std::time::Duration;
+
+use cim_persistence::projection::{ProjectionOptions, RunningProjection};
+use cim_persistence::read_model::{IndexLookup, IndexSpec, ReadModelError, ReadModelStore};
+use cim_persistence::subject::AggregateId;
+use cim_persistence::{Aggregate, Context, Repository, SaveOptions};
+use futures::TryStreamExt;
+
+use crate::domain::{Board, Boards, Order, OrderEvent, config, events, in_memory};
+use crate::old;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn id() -> AggregateId {
+    AggregateId::new("1").unwrap()
+}
+
+fn today() -> Board {
+    let (order, city) = ("1".to_owned(), "ULM".to_owned());
+    Board { order, city, cents: 1200, events: vec!["before".to_owned()] }
+}
+
+fn before() -> old::Board {
+    old::Board { order: "1".to_owned(), city: "ulm".to_owned(), total: 12 }
+}
+
+#[tokio::test]
+async fn models_are_read_in_the_newest_shape() {
+    let (old, new) = in_memory(&config());
+    ReadModelStore::new(&old).save(&before()).await.unwrap();
+    let store = ReadModelStore::new(&new);
+    let loaded = store.load::<Board>(&id()).await.unwrap().unwrap();
+    assert_eq!((loaded.model, loaded.metadata.schema_version), (today(), 1));
+    let listed: Vec<_> = store.query::<Board>(None).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(listed[0].model, today());
+    // What is stored is as it was.
+    let stored = ReadModelStore::new(&old).load::<old::Board>(&id()).await.unwrap().unwrap();
+    assert_eq!((stored.model, stored.metadata.revision), (before(), loaded.metadata.revision));
+}
+
+#[tokio::test]
+async fn models_without_a_path_are_refused_as_before() {
+    let (old, new) = in_memory(&config());
+    ReadModelStore::new(&old).save(&before()).await.unwrap();
+    let new = new.with_evolution(events().build().unwrap());
+    let error = ReadModelStore::new(&new).load::<Board>(&id()).await.unwrap_err();
+    assert!(
+        matches!(error, ReadModelError::OtherSchema { stored: 1, expected: 2, .. }),
+        "{error:?}"
+    );
+}
+
+async fn caught_up(context: &Context, old: bool) {
+    let options = ProjectionOptions::default();
+    let mut running = match old {
+        true => RunningProjection::start(context, old::Boards, options).unwrap(),
+        false => RunningProjection::start(context, Boards, options).unwrap(),
+    };
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_projection_goes_on_with_the_models_of_the_version_before() {
+    let (old, new) = in_memory(&config());
+    let orders = Repository::<old::Order>::of(&old).unwrap();
+    let order = old::Order::new(&"1".to_owned());
+    orders.save(&order, old::life(), SaveOptions::default()).await.unwrap();
+    caught_up(&old, true).await;
+
+    let orders = Repository::<Order>::of(&new).unwrap();
+    let placed = |_: &Order| {
+        let (customer, currency) = (old::KIM, "EUR".to_owned());
+        Ok::<_, ()>(vec![OrderEvent::Placed { customer, cents: 50, currency }])
+    };
+    orders.transact(&"1".to_owned(), placed).await.unwrap();
+    caught_up(&new, false).await;
+    let store = ReadModelStore::new(&new);
+    let board = store.load::<Board>(&id()).await.unwrap().unwrap();
+    let events = vec!["before".to_owned(), "placed".to_owned()];
+    assert_eq!(board.model, Board { cents: 1250, events, ..today() });
+    assert_eq!(board.metadata.schema_version, 2);
+    // The entry of the old shape is gone from the index, that of the new one is there.
+    let city = IndexSpec::on(["city"]);
+    for (name, ids) in [("ulm", vec![]), ("ULM", vec![id()])] {
+        let found = store.of::<Board>().ids_where(&city, &IndexLookup::equal([name])).await;
+        assert_eq!(found.unwrap(), ids, "{name}");
+    }
+}
