@@ -39,7 +39,7 @@ const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(15);
 
 /// What an instance needs to publish; kept while it stands by.
 pub(super) struct Pump<P> {
-    outbox: Outbox,
+    outbox: Arc<Outbox>,
     publisher: Arc<P>,
     options: RelayOptions,
     status: watch::Sender<RelayStatus>,
@@ -102,7 +102,7 @@ impl<P: Publisher> Pump<P> {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let meter = Meter::of(outbox.name());
-        Self { outbox, publisher, options, status, stop, meter }
+        Self { outbox: Arc::new(outbox), publisher, options, status, stop, meter }
     }
 
     /// Says that nothing can be done now, and why.
@@ -240,7 +240,7 @@ impl<P: Publisher> Pump<P> {
     }
 
     fn attempt(&self, job: Job, before: u64) -> BoxFuture<'static, Done> {
-        let (publisher, outbox) = (Arc::clone(&self.publisher), self.outbox.clone());
+        let (publisher, outbox) = (Arc::clone(&self.publisher), Arc::clone(&self.outbox));
         let limit = self.options.timeout;
         async move {
             let publishing = async {

@@ -30,8 +30,17 @@ impl Store {
 
     /// A process on this store, where these faults meet it.
     pub(crate) fn process(&self, faults: &Faults) -> Context {
+        self.with_log(self.log.clone().with_faults(faults), faults)
+    }
+
+    /// A process on this store, where these faults meet its bucket of read models alone.
+    pub(crate) fn with_models_of(&self, faults: &Faults) -> Context {
+        self.with_log(self.log.clone(), faults)
+    }
+
+    fn with_log(&self, log: MemoryLog, faults: &Faults) -> Context {
         let ports = Ports::new(
-            Arc::new(self.log.clone().with_faults(faults)),
+            Arc::new(log),
             Arc::new(MemoryKeyValue::new("state")),
             Arc::new(MemoryKeyValue::new("snapshots")),
             Arc::new(self.models.clone().with_faults(faults)),

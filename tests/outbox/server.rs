@@ -8,13 +8,15 @@ use cim_persistence::backend::ConnectionConfig;
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::event::NonEmpty;
 use cim_persistence::outbox::{
-    JetStreamPublisher, NatsPublisher, Outbox, OutboxMessage, Relay, RelayOptions, RelayPhase,
-    Subjects, Topic,
+    JetStreamPublisher, NatsPublisher, Outbox, OutboxMessage, Publisher, Relay, RelayOptions,
+    RelayPhase, Subjects, Topic,
 };
 use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::CommitInfo;
 use cim_persistence::{Context, NatsRepositoryConfig};
 use futures::{StreamExt, TryStreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::domain::{config, options, order, send, send_many, until, until_done};
 
@@ -135,6 +137,89 @@ async fn another_stream_gets_each_message_once_whatever_dies() {
     let mut all: Vec<u64> = by_key.into_values().flatten().collect();
     all.sort_unstable();
     assert_eq!(all, (0..count).collect::<Vec<_>>());
+}
+
+/// Connections that are lost at any moment, with what was on its way: nothing is missing in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_connection_swallowed_is_published_again() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let context = process(&server).await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut stream = other_stream(&client).await;
+    let proxy = Proxy::to(&server).await;
+    let connection = Connection::connect(&ConnectionConfig::new(proxy.url.as_str())).await.unwrap();
+    let publisher = NatsPublisher::new(&connection, subjects());
+    let mut relay = Relay::start(&Outbox::of(&context), publisher, options());
+    let count = 4000;
+    let mut last = Default::default();
+    for round in 0..5 {
+        last = send_many(&context, round * count / 5, count / 5).await;
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        proxy.cut.send_modify(|cuts| *cuts += 1);
+    }
+    let status = until_done(&mut relay, last).await;
+    assert_eq!((status.parked, status.waiting), (0, 0), "{status:?}");
+    // A stream stores a moment after the server has read, in order; and it keeps the first of each id.
+    let end = jetstream::new(client).publish("shop.end", "".into()).await.unwrap();
+    end.await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, count + 1);
+}
+
+/// A connection that was made anew may have lost what was taken before, also when it works again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_does_not_vouch_for_what_an_earlier_connection_took() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let context = process(&server).await;
+    send(&context, order("k", 1)).await;
+    let pending = Outbox::of(&context).get_pending(1).await.unwrap();
+    let proxy = Proxy::to(&server).await;
+    let config = ConnectionConfig::new(proxy.url.as_str());
+    let publisher = NatsPublisher::new(&Connection::connect(&config).await.unwrap(), subjects());
+    publisher.publish(&pending[0]).await.unwrap();
+    publisher.settle().await.unwrap();
+    publisher.publish(&pending[0]).await.unwrap();
+    let connections = *proxy.connections.borrow();
+    proxy.cut.send_modify(|cuts| *cuts += 1);
+    proxy.connections.clone().wait_for(|made| *made > connections).await.unwrap();
+    let error = publisher.settle().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the receiver is not available: the connection to NATS was lost meanwhile"
+    );
+    publisher.settle().await.unwrap();
+}
+
+/// Passes bytes on to a server until it is told to cut all connections.
+struct Proxy {
+    url: String,
+    cut: watch::Sender<u64>,
+    /// How many connections there were.
+    connections: watch::Receiver<u64>,
+}
+
+impl Proxy {
+    async fn to(server: &PrivateServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let cut = watch::Sender::new(0);
+        let (made, connections) = watch::channel(0);
+        let (cuts, target) = (cut.subscribe(), server.url().replace("nats://", ""));
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (mut cuts, target) = (cuts.clone(), target.clone());
+                cuts.mark_unchanged();
+                made.send_modify(|made| *made += 1);
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(target).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        _ = cuts.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { url, cut, connections }
+    }
 }
 
 /// No stream listens: nothing is counted as failed, and everything comes when one does.

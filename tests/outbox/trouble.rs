@@ -192,6 +192,27 @@ async fn a_stop_ends_while_the_store_is_not_there() {
     assert_sound(&receiver.arrived(), 0..70, "after the outage");
 }
 
+/// While nothing can be written down, no more is published than may be repeated.
+#[tokio::test(start_paused = true)]
+async fn what_may_be_repeated_is_bounded() {
+    let store = Store::new();
+    let (context, faults) = (store.healthy(), Faults::new());
+    let process = store.with_models_of(&faults);
+    let receiver = Receiver::kind();
+    let mut relay = Relay::start(&Outbox::of(&process), receiver.clone(), options());
+    let last = send_many(&context, 0, 70).await;
+    until_done(&mut relay, last).await;
+    faults.begin_outage();
+    let last = send_many(&context, 70, 8000).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let early = receiver.arrived().len();
+    assert!((5000..6500).contains(&early), "{early}");
+    faults.end_outage();
+    until_done(&mut relay, last).await;
+    assert_eq!(receiver.arrived().len(), 8070);
+    assert_sound(&receiver.arrived(), 0..8070, "after the outage");
+}
+
 /// What is published and cannot be written down at first is not published again while the relay lives.
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_to_the_cursor_repeats_nothing() {

@@ -1,5 +1,7 @@
 //! Tests of what is pure: topics, attributes as headers, messages as they are stored and read back.
 
+mod lanes;
+
 use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
