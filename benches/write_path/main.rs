@@ -2,12 +2,14 @@
 //!
 //! `cargo bench --bench write_path` prints a table per server and, as its last line, the rows as JSON. `-- --quick` runs
 //! fewer and smaller rounds in under two minutes; `-- durable`, `default` or `cluster` runs that table only, and
-//! `-- --rows=<name>` only the rows of that name: `one`, `many`, `three`, `callers`, `load`, `read`.
+//! `-- --rows=<name>` only the rows of that name: `one`, `many`, `three`, `transfers`,
+//! `relay`, `callers`, `load`, `read`.
 #![allow(missing_docs, clippy::print_stdout, unreachable_pub)]
 
 mod domain;
 mod raw;
 mod report;
+mod transactions;
 mod work;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use futures::TryStreamExt;
 use domain::Shape;
 use raw::Raw;
 use report::{Bar, Goal, Row};
+use transactions::Target;
 use work::Round;
 
 /// How much is done.
@@ -103,6 +106,12 @@ impl Bench {
         }
         if selection.has("three") {
             bench.three_events(&payload).await;
+        }
+        if server == "durable" && selection.has("transfers") {
+            bench.transfers(&payload).await;
+        }
+        if server == "durable" && selection.has("relay") {
+            bench.relays(&payload).await;
         }
         if selection.has("callers") {
             bench.concurrencies(&payload).await;
@@ -225,6 +234,39 @@ impl Bench {
         let work = "256 callers, three events, state kept, against packed";
         let goal = self.goal(work, "commits/s", Bar::AtLeast(0.6));
         self.note(goal, &packed_kept);
+    }
+
+    async fn transfers(&mut self, payload: &Bytes) {
+        let each = (self.size.commits / 256 / 2).max(4);
+        let context = self.context(true).await;
+        let rounds = self
+            .rounds(async |bench| {
+                let ours = transactions::transfers(&context, 256, each).await;
+                let raw = bench.raw().await;
+                (ours, transactions::raw_transfers(&raw, 256, 2, payload).await)
+            })
+            .await;
+        let work = "256 callers, transfers with a message, against a batch each";
+        let goal = self.goal(work, "commits/s", Bar::AtLeast(20.0));
+        self.note(goal, &rounds);
+    }
+
+    async fn relays(&mut self, payload: &Bytes) {
+        for (target, name) in [(Target::Core, "NATS"), (Target::Stream, "a stream")] {
+            let messages = self.size.commits;
+            let rounds = self
+                .rounds(async |bench| {
+                    let (context, raw) = (bench.context(false).await, bench.raw().await);
+                    let connection = &bench.connection;
+                    let ours =
+                        transactions::relay(&context, connection, &raw, messages, target).await;
+                    (ours, transactions::republish(&raw, messages, target, payload).await)
+                })
+                .await;
+            let work = format!("relay to {name}, against a consumer that republishes");
+            let goal = self.goal(work, "messages/s", Bar::AtLeast(0.5));
+            self.note(goal, &rounds);
+        }
     }
 
     async fn concurrencies(&mut self, payload: &Bytes) {

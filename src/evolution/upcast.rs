@@ -100,7 +100,7 @@ impl Upcast {
     }
 
     /// From an event type that has another name today. A variant of an enum is renamed within the value as well:
-    /// [`Reshape::rename`].
+    /// [`Reshape::rename`](super::Reshape::rename).
     pub fn renamed(
         from: impl Into<Shape>,
         to: impl Into<Shape>,

@@ -120,7 +120,7 @@ impl UnitOfWork {
     /// unit has it already. When it is dropped the unit is as before.
     ///
     /// # Errors
-    /// [`UnitError::Repository`], [`RepositoryError::NotFound`](crate::RepositoryError::NotFound) for a deleted aggregate
+    /// [`UnitError::Repository`], [`RepositoryError::NotFound`] for a deleted aggregate
     /// in it; [`UnitError::AnotherContext`], [`UnitError::AnotherType`].
     pub async fn load<A>(&mut self, repository: &Repository<A>, id: &A::Id) -> Result<&A, UnitError>
     where
@@ -208,7 +208,7 @@ impl UnitOfWork {
     /// Records that an aggregate is deleted, as [`Repository::delete`] does. Loads it, if the unit does not have it.
     ///
     /// # Errors
-    /// As [`load`](Self::load); [`RepositoryError::NotFound`](crate::RepositoryError::NotFound) when there is nothing to
+    /// As [`load`](Self::load); [`RepositoryError::NotFound`] when there is nothing to
     /// delete.
     pub async fn delete<A>(
         &mut self,
