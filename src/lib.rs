@@ -13,6 +13,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `panics` (private) | what a panic said |
 //! | [`clock`] | time and ids, the two things a test must be able to fix |
 //! | [`subject`] | what a subject is: names, escaped ids, patterns, addresses |
 //! | [`specification`] | what is asked of JSON documents: predicates, order, pages, query text |
@@ -51,6 +52,7 @@
 //! None is on by default; the first two are for tests.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod panics;
 pub mod clock;
 pub mod subject;
 pub mod specification;

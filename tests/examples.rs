@@ -136,6 +136,7 @@ fn bank_transfer_conserves_money_while_the_server_is_killed() {
     assert!(text.contains("refused     number \"DE-7\" belongs to account account-7"), "{text}");
     assert_eq!(text.matches("the server was killed and is back").count(), 3, "{text}");
     assert!(text.contains("money       200000 cents of 200000 in 20 accounts"), "{text}");
+    assert!(text.contains("reminders   0 still waiting"), "{text}");
     let number = |line: &str| {
         let rest = text.split_once(line).unwrap().1.trim_start();
         rest.split_once(' ').unwrap().0.parse::<u64>().unwrap()

@@ -25,7 +25,8 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 /// All modules there may be, from the lowest to the highest. A new one is given its place here.
-const RANKS: [&str; 29] = [
+const RANKS: [&str; 30] = [
+    "panics",
     "clock",
     "subject",
     "specification",

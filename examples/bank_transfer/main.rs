@@ -78,10 +78,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let end = bank.context.status().await?.last;
     reminders.handled(end).await?;
-    reminders.stop().await?;
     relay.wait_until(|status| status.position >= end && status.unpublished == 0).await?;
     relay.stop().await?;
     let mut stream = jetstream.get_stream("LEDGER").await?;
+    println!("reminders   {} still waiting", waiting(&jetstream).await?);
+    reminders.stop().await?;
     println!("messages    {} in the ledger of the other team", stream.info().await?.state.messages);
     let numbers = UniqueValues::of(&bank.context).all("number").await?;
     println!("numbers     {}, each of one account", numbers.len());
@@ -97,6 +98,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         true => Ok(()),
         false => Err("money was made or lost".into()),
     }
+}
+
+/// How many reminders wait for their time, once what was cancelled is gone.
+async fn waiting(jetstream: &jetstream::Context) -> Result<u64, Box<dyn Error>> {
+    let mut stream = jetstream.get_stream("CIM-TIMEOUTS-bank").await?;
+    let mut left = stream.info().await?.state.messages;
+    for _ in 0..100 {
+        if left == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        left = stream.info().await?.state.messages;
+    }
+    Ok(left)
 }
 
 /// Every teller makes one transfer after the other.

@@ -18,6 +18,7 @@ use super::records::Cursor;
 use super::relay::stopped;
 use super::{Outbox, OutboxError, PublishError, Publisher, RelayOptions, RelayPhase, RelayStatus};
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
+use crate::panics::text_of;
 
 /// After so many messages, or so long after the first of them, what was published is written down.
 const SAVE_AFTER: u64 = 500;
@@ -455,9 +456,8 @@ async fn guarded(
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(PublishError::retryable(format!("no answer within {limit:?}"))),
         Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(PublishError::retryable(format!("it panicked: {}", text.unwrap_or_default())))
+            let text = text_of(panic.as_ref());
+            Err(PublishError::retryable(format!("it panicked: {text}")))
         }
     }
 }

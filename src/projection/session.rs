@@ -15,6 +15,7 @@ use super::{Declared, Rejection};
 use crate::backend::{Matching, Position};
 use crate::event::NonEmpty;
 use crate::evolution::Evolution;
+use crate::panics::text_of;
 use crate::read_model::ReadModelError;
 use crate::read_model::index::{self, Index};
 use crate::read_model::layout::{self, Shelf};
@@ -298,9 +299,5 @@ impl Session {
 }
 
 pub(crate) fn panic_text(panic: Box<dyn std::any::Any + Send>) -> Rejection {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", text.unwrap_or_else(|| "without a message".to_owned())).into()
+    format!("it panicked: {}", text_of(panic.as_ref())).into()
 }

@@ -16,6 +16,7 @@ use super::{
     Delivery, DeliveryError, HandlerError, Operation, Permissions, Route, RouteId, Routed,
     RouterStats, Routing, RoutingError, RoutingStrategy,
 };
+use crate::panics::text_of;
 use crate::subject::{Pattern, Subject};
 
 type Handler<M> =
@@ -249,9 +250,4 @@ impl<M> fmt::Debug for SubjectRouter<M> {
             .field("routes", &table.routes.len())
             .finish_non_exhaustive()
     }
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

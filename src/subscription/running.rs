@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Delivered, EventStream, SubscriptionQuery};
 use crate::backend::{Position, Start};
+use crate::panics::text_of;
 use crate::store::{Context, StoreError, StoredEvent};
 
 /// What a handler fails with.
@@ -203,9 +204,4 @@ where
             }),
         }
     }
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

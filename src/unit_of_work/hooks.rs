@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::{Committed, HookError, HookFailure, UnitOfWork};
+use crate::panics::text_of;
 use crate::subject::{AggregateId, AggregateType};
 
 /// What a unit holds.
@@ -180,10 +181,4 @@ async fn run<T>(
         Ok(Err(panic)) => Err(HookFailure::Panicked { hook, message: text_of(&*panic) }),
         Err(_) => Err(HookFailure::TimedOut { hook, limit }),
     }
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no text").to_owned()
 }

@@ -39,7 +39,7 @@ impl Store {
             Arc::new(self.snapshots.clone().with_faults(faults)),
             Arc::new(MemoryKeyValue::new("readmodels")),
         );
-        Repository::of(&Context::on(ports, &config(1, 200)).unwrap()).unwrap()
+        Repository::of(&Context::on(ports, &config(1, 15)).unwrap()).unwrap()
     }
 }
 

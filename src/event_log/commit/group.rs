@@ -20,7 +20,7 @@ pub(super) struct Group {
     jobs: Vec<Job>,
     /// Whether an earlier try may have been stored, or may still be.
     unproven: bool,
-    begun: Instant,
+    begun: tokio::time::Instant,
     pause: Duration,
 }
 
@@ -32,7 +32,7 @@ enum Next {
 
 impl Group {
     pub(super) fn new(jobs: Vec<Job>) -> Self {
-        Self { jobs, unproven: false, begun: Instant::now(), pause: FIRST_PAUSE }
+        Self { jobs, unproven: false, begun: tokio::time::Instant::now(), pause: FIRST_PAUSE }
     }
 
     /// Tries until every commit has its outcome, and says whether the first try stored them all.
