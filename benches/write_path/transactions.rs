@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::Config;
 use bytes::Bytes;
-use cim_persistence::Repository;
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::event::NonEmpty;
 use cim_persistence::outbox::{
     JetStreamPublisher, NatsPublisher, Outbox, OutboxMessage, Relay, RelayOptions, Subjects, Topic,
 };
 use cim_persistence::store::{CommitInfo, Context};
-use cim_persistence::unit_of_work::{UnitError, UnitOfWork};
+use cim_persistence::unit_of_work::{UnitError, UnitOfWork, UnitOptions};
+use cim_persistence::{Freshness, Repository};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
@@ -52,7 +52,10 @@ async fn transfer(
     to: &String,
     caller: usize,
 ) -> Result<(), UnitError> {
-    UnitOfWork::run(context, async |mut unit| {
+    // What is cached will do, because the commit compares it with what is stored.
+    let freshness = Freshness::Cached(Duration::MAX);
+    let options = UnitOptions { freshness, ..UnitOptions::default() };
+    UnitOfWork::run_with(context, options, async |mut unit| {
         unit.record(accounts, from, vec![Booked::new()]).await?;
         unit.record(accounts, to, vec![Booked::new()]).await?;
         unit.send(message(caller));

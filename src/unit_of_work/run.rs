@@ -11,11 +11,16 @@ pub struct UnitOptions {
     pub attempts: u32,
     /// What the events and messages say of the unit.
     pub info: CommitInfo,
+    /// How new what is loaded has to be at the first attempt; [`Freshness::Current`] by default. What others have changed
+    /// since stops the commit in any case, and the next attempt looks at the newest. With [`Freshness::Cached`] an
+    /// aggregate in the cache costs no round trip; an error of the work is then no last word, it begins again with a look;
+    /// only a unit that stores nothing is no newer than the cache.
+    pub freshness: Freshness,
 }
 
 impl Default for UnitOptions {
     fn default() -> Self {
-        Self { attempts: 10, info: CommitInfo::default() }
+        Self { attempts: 10, info: CommitInfo::default(), freshness: Freshness::Current }
     }
 }
 
@@ -83,12 +88,20 @@ impl UnitOfWork {
         E: From<UnitError>,
     {
         let mut attempt = 1;
-        let mut freshness = Freshness::Current;
+        let mut freshness = options.freshness;
         loop {
             let mut unit = Self::begin(context);
             unit.freshness = freshness;
             unit.describe(options.info.clone());
-            let (unit, reply) = work(unit).await?;
+            let (unit, reply) = match work(unit).await {
+                Ok(done) => done,
+                // What the cache says without a look at the stream is no ground for a no.
+                Err(_) if matches!(freshness, Freshness::Cached(_)) => {
+                    freshness = Freshness::Current;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match unit.commit().await {
                 Ok(committed) => return Ok((reply, committed)),
                 Err(error) if error.is_conflict() && attempt < options.attempts => {

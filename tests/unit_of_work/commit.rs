@@ -1,12 +1,14 @@
 //! What a unit stores, and what it refuses.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use cim_persistence::backend::Position;
 use cim_persistence::event_log::{LogQuery, MemoryLog};
 use cim_persistence::outbox::{OutboxMessage, Topic};
-use cim_persistence::repository::RepositoryError;
+use cim_persistence::repository::{Freshness, RepositoryError};
 use cim_persistence::store::{CommitInfo, StoreError};
 use cim_persistence::testing::faults::Faults;
 use cim_persistence::unit_of_work::{DecisionError, UnitError, UnitOfWork, UnitOptions};
@@ -219,6 +221,42 @@ async fn the_work_begins_again_with_what_others_stored() {
     .unwrap_err();
     assert!(error.is_conflict(), "{error}");
     assert_eq!(begun.into_inner(), 12);
+}
+
+#[tokio::test]
+async fn a_cached_state_decides_nothing_alone() {
+    let log = MemoryLog::new();
+    let (bank, other) = (Bank::on(&log, &Faults::new()), Bank::on(&log, &Faults::new()));
+    bank.transfer(1, "a", "b").await.unwrap();
+    other.transfer(2, "c", "a").await.unwrap();
+    let options = || UnitOptions {
+        freshness: Freshness::Cached(Duration::from_secs(3600)),
+        ..UnitOptions::default()
+    };
+    let seen = Mutex::new(Vec::new());
+    // A no by what is cached is asked again by what is stored.
+    let (balance, _) = UnitOfWork::run_with(&bank.context, options(), async |mut unit| {
+        let balance = unit.load(&bank.accounts, &id("a")).await?.balance;
+        seen.lock().unwrap().push(balance);
+        if balance < 0 {
+            return Err(UnitError::Overtaken { subject: "too little".into() });
+        }
+        Ok((unit, balance))
+    })
+    .await
+    .unwrap();
+    assert_eq!((balance, seen.into_inner().unwrap()), (0, vec![-1, 0]));
+    // A yes by what is cached is stored only if it is what is stored.
+    other.transfer(3, "c", "a").await.unwrap();
+    let seen = Mutex::new(Vec::new());
+    UnitOfWork::run_with(&bank.context, options(), async |mut unit| {
+        let balance = unit.record(&bank.accounts, &id("a"), booked(0)).await?.balance;
+        seen.lock().unwrap().push(balance);
+        Ok::<_, UnitError>((unit, ()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(seen.into_inner().unwrap(), [0, 1]);
 }
 
 #[tokio::test]
