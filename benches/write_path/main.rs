@@ -111,7 +111,7 @@ impl Bench {
             bench.transfers(&payload).await;
         }
         if server == "durable" && selection.has("relay") {
-            bench.relays(&payload).await;
+            bench.relays().await;
         }
         if selection.has("callers") {
             bench.concurrencies(&payload).await;
@@ -251,7 +251,7 @@ impl Bench {
         self.note(goal, &rounds);
     }
 
-    async fn relays(&mut self, payload: &Bytes) {
+    async fn relays(&mut self) {
         for (target, name) in [(Target::Core, "NATS"), (Target::Stream, "a stream")] {
             let messages = self.size.commits;
             let rounds = self
@@ -260,7 +260,7 @@ impl Bench {
                     let connection = &bench.connection;
                     let ours =
                         transactions::relay(&context, connection, &raw, messages, target).await;
-                    (ours, transactions::republish(&raw, messages, target, payload).await)
+                    (ours, transactions::republish(&raw, &context, messages, target).await)
                 })
                 .await;
             let work = format!("relay to {name}, against a consumer that republishes");

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use async_nats::header::{HeaderMap, HeaderName};
+use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::stream::Config;
 use bytes::Bytes;
 use cim_persistence::backend::nats::Connection;
@@ -9,7 +11,7 @@ use cim_persistence::event::NonEmpty;
 use cim_persistence::outbox::{
     JetStreamPublisher, NatsPublisher, Outbox, OutboxMessage, Relay, RelayOptions, Subjects, Topic,
 };
-use cim_persistence::store::{CommitInfo, Context};
+use cim_persistence::store::{CommitInfo, Context, NatsRepositoryConfig};
 use cim_persistence::unit_of_work::{UnitError, UnitOfWork, UnitOptions};
 use cim_persistence::{Freshness, Repository};
 use futures::StreamExt;
@@ -134,31 +136,42 @@ async fn target_stream(raw: &Raw, target: Target) -> String {
     name
 }
 
-/// Raw: an ordered consumer whose messages are published again, as many at a time as the relay has under way.
-pub async fn republish(raw: &Raw, count: usize, target: Target, payload: &Bytes) -> f64 {
-    raw.packed(1000, 1, 300, count.div_ceil(1000), payload).await;
+/// The headers that go along: not those by which the message was stored where it was.
+fn carried(headers: &HeaderMap) -> HeaderMap {
+    let own = |name: &HeaderName| {
+        let name: &str = name.as_ref();
+        name == "Nats-Msg-Id" || !name.starts_with("Nats-")
+    };
+    let carried = headers.iter().filter(|(name, _)| own(name));
+    carried.map(|(name, values)| (name.clone(), values[0].clone())).collect()
+}
+
+/// Raw: an ordered consumer of the same outbox, whose messages are published again as they are, as many at a time as the
+/// relay has under way.
+pub async fn republish(raw: &Raw, context: &Context, count: usize, target: Target) -> f64 {
     let name = target_stream(raw, target).await;
-    let stream = raw.js.get_stream(&raw.stream).await.expect("the stream is there");
-    let config = async_nats::jetstream::consumer::pull::OrderedConfig::default();
+    let source = NatsRepositoryConfig::for_context(context.scheme().context().to_string());
+    let stream = raw.js.get_stream(source.names().event_stream).await.expect("it is there");
+    let config = OrderedConfig {
+        filter_subject: format!("cim.outbox.{}.>", context.scheme().context()),
+        ..OrderedConfig::default()
+    };
     let begun = Instant::now();
     let consumer = stream.create_consumer(config).await.expect("a consumer");
     let mut messages = consumer.messages().await.expect("messages").take(count);
     let mut under_way = FuturesUnordered::new();
-    let mut number = 0;
+    let subject = format!("{name}.transfers");
     while let Some(message) = messages.next().await {
-        let message = message.expect("a message");
-        number += 1;
-        let subject = format!("{name}.transfers");
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert("Nats-Msg-Id", format!("{name}-{number}"));
+        let message = message.expect("a message").message;
+        let headers = carried(&message.headers.expect("a CloudEvent has headers"));
         match target {
             Target::Core => {
                 let sent =
-                    raw.client.publish_with_headers(subject, headers, message.payload.clone());
+                    raw.client.publish_with_headers(subject.clone(), headers, message.payload);
                 sent.await.expect("sent");
             }
             Target::Stream => {
-                let sent = raw.js.publish_with_headers(subject, headers, message.payload.clone());
+                let sent = raw.js.publish_with_headers(subject.clone(), headers, message.payload);
                 under_way.push(sent.await.expect("sent").into_future());
                 if under_way.len() >= RelayOptions::default().concurrency {
                     under_way.next().await.expect("one is under way").expect("stored");
