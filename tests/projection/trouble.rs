@@ -165,10 +165,19 @@ async fn one_that_is_paused_before_it_starts_says_so() {
     let projections = Projections::of(&context);
     projections.pause("balances").await.unwrap();
     let running = start(&context);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(running.report().unwrap().status, ProjectionStatus::Paused);
-    let report = projections.report("balances").await.unwrap();
+    let said = async {
+        loop {
+            match projections.report("balances").await {
+                Ok(report) => return report,
+                // It is said within a second or two, whoever is asked first.
+                Err(error) => assert!(matches!(error, ProjectionError::Unknown { .. }), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let report = tokio::time::timeout(PATIENCE, said).await.unwrap();
     assert_eq!((report.status, report.generation), (ProjectionStatus::Paused, None));
+    assert_eq!(running.report().unwrap().status, ProjectionStatus::Paused);
 }
 
 #[tokio::test(start_paused = true)]
