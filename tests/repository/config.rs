@@ -12,6 +12,7 @@ use crate::domain::{Account, Lab, account, bank, deposit, deposit_times, deposit
 fn named() -> NatsRepositoryConfig {
     NatsRepositoryConfig {
         event_stream_name: "LEDGER_{context}".into(),
+        timeout_stream_name: "LATER_{context}".into(),
         aggregate_stream_name: "states_{context}".into(),
         read_model_bucket: "views".into(),
         snapshot_bucket: "shots".into(),
@@ -33,7 +34,8 @@ async fn streams_buckets_and_subjects_have_the_names_that_are_configured() {
     let jetstream = lab.jetstream().await;
     let mut streams: Vec<String> = jetstream.stream_names().try_collect().await.unwrap();
     streams.sort();
-    assert_eq!(streams, ["KV_meta", "KV_shots", "KV_states_bank", "KV_views", "LEDGER_bank"]);
+    let wanted = ["KV_meta", "KV_shots", "KV_states_bank", "KV_views", "LATER_bank", "LEDGER_bank"];
+    assert_eq!(streams, wanted);
     let ledger = jetstream.get_stream("LEDGER_bank").await.unwrap();
     let first = ledger.get_raw_message(1).await.unwrap();
     assert_eq!(first.subject.as_str(), "acme.facts.bank.account.a");
