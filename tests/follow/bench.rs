@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use async_nats::jetstream::context::CreateStreamErrorKind;
 use bytes::Bytes;
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{
@@ -141,8 +142,17 @@ pub(crate) async fn make(jetstream: &jetstream::Context, num_replicas: usize) {
         allow_atomic_publish: true,
         ..Default::default()
     };
-    jetstream.create_stream(settings).await.unwrap();
+    // A cluster that has just begun may be busy for longer than one request waits.
+    let made = async {
+        while let Err(error) = jetstream.create_stream(settings.clone()).await {
+            assert_eq!(error.kind(), CreateStreamErrorKind::TimedOut, "{error}");
+        }
+    };
+    timeout(LONG, made).await.expect("the stream is made");
 }
+
+/// Held by whoever runs a cluster: two of them at a time are too much for two cores.
+pub(crate) static ONE_CLUSTER: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Waits until a counter has grown by so many.
 pub(crate) async fn progress(counter: &AtomicU64, more: u64) {

@@ -13,7 +13,7 @@ use cim_persistence::subject::Pattern;
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use crate::bench::{Bench, LONG, STREAM, connect, progress};
+use crate::bench::{Bench, LONG, ONE_CLUSTER, STREAM, connect, progress};
 
 const BEGINNING: Start = Start::After(Position::START);
 
@@ -57,6 +57,7 @@ async fn a_server_that_is_killed_under_load_costs_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_killed_under_load_costs_nothing() {
+    let _alone = ONE_CLUSTER.lock().await;
     let mut cluster = PrivateCluster::start().await.unwrap();
     let urls = cluster.urls().clone();
     let urls = urls.each_ref().map(String::as_str);
@@ -93,6 +94,7 @@ async fn a_leader_that_is_killed_under_load_costs_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_leader_and_a_deleted_consumer_cost_nothing() {
+    let _alone = ONE_CLUSTER.lock().await;
     let cluster = PrivateCluster::start().await.unwrap();
     let urls = cluster.urls().each_ref().map(String::as_str);
     let bench = Bench::start(&urls, 3).await;
@@ -124,6 +126,7 @@ async fn a_new_leader_and_a_deleted_consumer_cost_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_comes_before_caught_up_on_three_servers() {
+    let _alone = ONE_CLUSTER.lock().await;
     let cluster = PrivateCluster::start().await.unwrap();
     let urls = cluster.urls().each_ref().map(String::as_str);
     let bench = Bench::start(&urls, 3).await;
@@ -236,6 +239,7 @@ async fn a_deleted_consumer_is_noticed() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_consumer_that_falls_silent_is_noticed() {
+    let _alone = ONE_CLUSTER.lock().await;
     let cluster = PrivateCluster::start().await.unwrap();
     let bench = Bench::start(&[cluster.url(Node::One)], 3).await;
     bench.fill(10).await;

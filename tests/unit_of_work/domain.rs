@@ -121,6 +121,12 @@ impl Bank {
         let connection = Connection::connect(&settings).await.unwrap();
         let config = NatsRepositoryConfig::for_context(context);
         let config = NatsRepositoryConfig { replicas: urls.len(), patience_ms, ..config };
+        // A cluster that has just begun may be busy for longer than one request waits.
+        for _ in 0..20 {
+            if let Ok(context) = Context::provision(&connection, &config).await {
+                return Self::of(context);
+            }
+        }
         Self::of(Context::provision(&connection, &config).await.unwrap())
     }
 
