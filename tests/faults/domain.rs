@@ -1,15 +1,16 @@
 //! The domain of these tests: logs of numbered entries. And what must be true of them after every bad day.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use cim_persistence::backend::nats::Connection;
+use cim_persistence::backend::nats::{Connection, provision};
 use cim_persistence::backend::{ConnectionConfig, Position};
 use cim_persistence::event::{DomainEvent, Metadata};
 use cim_persistence::prelude::Aggregate;
 use cim_persistence::repository::{
     AggregateMetadata, LoadOptions, Repository, RepositoryError, SaveOptions,
 };
-use cim_persistence::store::{Context, ExpectedVersion, NatsRepositoryConfig, StoredEvent};
+use cim_persistence::store::{Context, ExpectedVersion, NatsRepositoryConfig, Ports, StoredEvent};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
@@ -66,9 +67,10 @@ pub(crate) async fn process(urls: &[&str], config: &NatsRepositoryConfig) -> Rep
     for url in &urls[1..] {
         settings = settings.url(*url);
     }
-    let settings = settings.request_timeout(std::time::Duration::from_secs(1));
     let connection = Connection::connect(&settings).await.unwrap();
-    Repository::of(&Context::provision(&connection, config).await.unwrap()).unwrap()
+    provision(&connection, &config.topology().unwrap()).await.unwrap();
+    let connection = connection.with_timeout(Duration::from_secs(1));
+    Repository::of(&Context::on(Ports::nats(&connection, config), config).unwrap()).unwrap()
 }
 
 /// Held by whoever runs a cluster: two of them at a time are too much for two cores.
@@ -82,15 +84,18 @@ type Seen = (Vec<StoredEvent>, Vec<(String, u64, Vec<u64>, u64)>);
 /// Panics when a commit is stored in part, twice or torn apart, when versions have gaps, when a chain does not verify,
 /// or when a load says something else than the log.
 pub(crate) async fn sound(logs: &Repository<Log>) -> HashSet<u64> {
-    let mut seen = look(logs).await;
-    // A caller that gave up may still be heard; then the looks at the log and at the logs do not belong together.
-    for _ in 0..20 {
-        let end = seen.0.last().map_or(Position::START, StoredEvent::position);
-        if logs.context().status().await.unwrap().last == end {
-            break;
+    // A caller that gave up may still be heard, and a replica that is read may be behind; then the looks at the log and
+    // at the logs do not belong together.
+    let settled = async {
+        loop {
+            let seen = look(logs).await;
+            let end = seen.0.last().map_or(Position::START, StoredEvent::position);
+            if logs.context().status().await.unwrap().last == end {
+                return seen;
+            }
         }
-        seen = look(logs).await;
-    }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(60), settled).await.expect("it settles");
     let (events, known) = seen;
     for (id, verified, entries, version) in known {
         let of_it: Vec<u64> = events

@@ -83,9 +83,19 @@ impl Bench {
         }
     }
 
+    /// What is stored, by the count of the leader: a replica that answers a read may be behind it.
     pub(crate) async fn all(&self) -> Vec<StoredMessage> {
-        let query = LogQuery { filter: None, after: Position::START };
-        self.log.read(query).try_collect().await.unwrap()
+        let whole = async {
+            loop {
+                let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+                let query = LogQuery { filter: None, after: Position::START };
+                let all: Vec<_> = self.log.read(query).try_collect().await.unwrap();
+                if all.len() as u64 == stream.cached_info().state.messages {
+                    return all;
+                }
+            }
+        };
+        timeout(LONG, whole).await.expect("every replica catches up")
     }
 
     /// The names of the consumers on the stream.
