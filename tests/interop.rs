@@ -94,7 +94,7 @@ async fn consumer_reads_events_by_their_headers_and_their_block() {
         assert_eq!(message.subject.as_str(), "cim.events.sales.order.4=2E2");
         let headers = message.headers.as_ref().unwrap();
         let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
-        assert_eq!(header("Nats-Msg-Id"), Some(event.event_id().to_string()));
+        assert_eq!(header("Cim-Event-Id"), Some(event.event_id().to_string()));
         assert_eq!(header("Cim-Event-Type").as_deref(), Some("added"));
         assert_eq!(header("Cim-Schema-Version").as_deref(), Some("2"));
         assert_eq!(header("Cim-Version"), Some(event.version().to_string()));

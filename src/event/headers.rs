@@ -12,8 +12,11 @@ use super::Envelope;
 
 /// The names of the headers.
 pub mod names {
-    /// The event id; also what the server deduplicates by.
+    /// What the server deduplicates messages by that no guard admits only once. No event has it: it costs the server as
+    /// much as a fifth of storing the event.
     pub const MSG_ID: &str = "Nats-Msg-Id";
+    /// The event id.
+    pub const EVENT_ID: &str = "Cim-Event-Id";
     /// The event type.
     pub const EVENT_TYPE: &str = "Cim-Event-Type";
     /// The version of the event type's shape.
@@ -28,8 +31,8 @@ pub mod names {
     pub const CAUSATION_ID: &str = "Cim-Causation-Id";
 
     /// All of them.
-    pub(crate) const ALL: [&str; 7] =
-        [MSG_ID, EVENT_TYPE, SCHEMA_VERSION, VERSION, CID, CORRELATION_ID, CAUSATION_ID];
+    pub(crate) const ALL: [&str; 8] =
+        [EVENT_ID, EVENT_TYPE, SCHEMA_VERSION, VERSION, CID, CORRELATION_ID, CAUSATION_ID, MSG_ID];
 }
 
 /// The headers of one message, in the order they were added. Cloning is cheap.
@@ -159,7 +162,7 @@ fn each_field<D, E>(
 ) -> Result<(), E> {
     let mut uuid = Uuid::encode_buffer();
     let mut text = String::with_capacity(USUAL_CID_TEXT);
-    visit(names::MSG_ID, Some(envelope.event_id.hyphenated().encode_lower(&mut uuid)))?;
+    visit(names::EVENT_ID, Some(envelope.event_id.hyphenated().encode_lower(&mut uuid)))?;
     visit(names::EVENT_TYPE, Some(envelope.event_type.as_str()))?;
     visit(names::SCHEMA_VERSION, Some(number_text(envelope.schema_version.into(), &mut text)))?;
     visit(names::VERSION, Some(number_text(envelope.version, &mut text)))?;

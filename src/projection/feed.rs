@@ -204,7 +204,8 @@ impl Feed {
 
 /// What a message is known by when the log is looked at again: its CID, or its id where there is none.
 pub(crate) fn mark(headers: &Headers) -> Option<String> {
-    headers.get(names::CID).or_else(|| headers.get(names::MSG_ID)).map(str::to_owned)
+    let known_by = [names::CID, names::EVENT_ID, names::MSG_ID];
+    known_by.into_iter().find_map(|name| headers.get(name)).map(str::to_owned)
 }
 
 /// How long a runner waits before it begins again after a failure that may pass.

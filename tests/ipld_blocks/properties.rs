@@ -183,7 +183,7 @@ proptest! {
         let (envelope, cid) = (encoded.envelope, encoded.block.cid.unwrap());
         let headers = Headers::of_event(&envelope, Some(&cid));
         for (name, value) in [
-            (names::MSG_ID, Some(envelope.event_id.to_string())),
+            (names::EVENT_ID, Some(envelope.event_id.to_string())),
             (names::EVENT_TYPE, Some(envelope.event_type.to_string())),
             (names::SCHEMA_VERSION, Some(envelope.schema_version.to_string())),
             (names::VERSION, Some(envelope.version.to_string())),
