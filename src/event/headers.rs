@@ -81,15 +81,11 @@ impl Headers {
 
     /// All headers.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries().map(|(name, value)| (name.as_ref(), value))
-    }
-
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Cow<'static, str>, &str)> {
         let mut begin = 0;
         self.0.names.iter().map(move |(name, end)| {
             let value = &self.0.values[begin..*end];
             begin = *end;
-            (name, value)
+            (name.as_ref(), value)
         })
     }
 

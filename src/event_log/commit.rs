@@ -11,6 +11,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::future::join;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
@@ -44,6 +47,10 @@ impl Commit {
 
     pub(crate) fn len(&self) -> usize {
         self.messages.len().get()
+    }
+
+    fn bytes(&self) -> usize {
+        self.messages().iter().map(|message| message.payload.len()).sum()
     }
 
     fn messages(&self) -> &[NewMessage] {
@@ -145,8 +152,11 @@ pub struct Committer {
 struct Job {
     commit: Commit,
     since: Instant,
-    reply: oneshot::Sender<Result<Stored, CommitError>>,
+    reply: oneshot::Sender<Answer>,
 }
+
+/// The caller gets its commit back, so that many tasks free what one would have to free before it goes on.
+type Answer = (Result<Stored, CommitError>, Commit);
 
 /// How many commits may wait for a batch before callers wait to hand theirs in.
 const QUEUE: usize = 16 * 1024;
@@ -177,10 +187,12 @@ impl Committer {
     pub async fn commit(&self, commit: Commit) -> Result<Stored, CommitError> {
         let since = Instant::now();
         let ticket = self.load.arrive(commit.messages().len(), since);
-        let result = if ticket.lane() == Lane::Alone {
+        // What cannot lie in a batch with others is sent by itself, and gets its own error.
+        let admitted = || commit.messages().iter().all(|message| self.log.admits(message));
+        let result = if ticket.lane() == Lane::Alone || !admitted() {
             metrics::counter!("cim_commits_sent_total", "lane" => "alone").increment(1);
             let result = group::store_alone(&self.log, self.policy, commit).await;
-            if result.is_ok() {
+            if result.is_ok() && ticket.lane() == Lane::Alone {
                 ticket.stored_alone(since.elapsed());
             }
             result
@@ -189,7 +201,7 @@ impl Committer {
             let (reply, answer) = oneshot::channel();
             let job = Job { commit, since, reply };
             self.queue.send(job).await.map_err(|_| CommitError::Closed)?;
-            answer.await.unwrap_or(Err(CommitError::Closed))
+            answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
         };
         measure(&result, since.elapsed());
         result
@@ -207,7 +219,8 @@ fn measure(result: &Result<Stored, CommitError>, took: Duration) {
     metrics::histogram!("cim_commit_seconds").record(took.as_secs_f64());
 }
 
-/// Gathers what waits while the last batch is under way.
+/// Gathers commits into batches, one batch at a time: two share the server's attention, and each pays for itself with
+/// half the commits.
 struct Gatherer {
     log: Arc<dyn EventLog>,
     load: Arc<Load>,
@@ -218,84 +231,110 @@ struct Gatherer {
 
 impl Gatherer {
     async fn run(mut self) {
-        // One batch at a time: two share the server's attention, and each pays for itself with half the commits.
-        while self.gather().await {
-            let jobs = self.next_batch();
-            store_batch(&self.log, &self.load, self.policy, jobs).await;
+        while self.wait().await {
+            let log = Arc::clone(&self.log);
+            let begun = Instant::now();
+            let (send, messages) = unbounded();
+            // The server takes the first commits while the others are still on their way here.
+            let filling = async { (self.fill(send).await, Instant::now()) };
+            let (sent, (jobs, full)) = join(log.publish_stream(messages.boxed()), filling).await;
+            let commits = jobs.len();
+            if Group::new(jobs).conclude(sent, &log, self.policy).await {
+                self.load.stored_together(commits, begun.elapsed(), full.elapsed());
+            }
         }
     }
 
-    /// Waits for the first commit, and then for the others that the load lets expect, a moment at most. False when all
-    /// callers are gone.
-    ///
-    /// The callers of a batch come back together, but one after the other: a batch that leaves with the first of them
-    /// pays the whole price of a batch for a few commits.
-    async fn gather(&mut self) -> bool {
+    /// Waits for a commit. False when all callers are gone.
+    async fn wait(&mut self) -> bool {
         if self.waiting.is_empty() {
-            match self.jobs.recv().await {
-                Some(job) => self.waiting.push_back(job),
-                None => return false,
-            }
+            self.waiting.extend(self.jobs.recv().await);
         }
-        self.take_all();
+        !self.waiting.is_empty()
+    }
+
+    /// Fills a batch with what waits, and with the others that the load lets expect, for which it waits a moment at most.
+    ///
+    /// The callers of a batch come back together, but one after the other: a batch that is closed with the first of them
+    /// pays the whole price of a batch for a few commits.
+    async fn fill(&mut self, send: UnboundedSender<NewMessage>) -> Vec<Job> {
+        let mut batch = Batch::new(self.log.limits().max_batch_messages);
         let (expected, patience) = self.load.worth_waiting_for();
         let until = tokio::time::Instant::now() + patience;
-        while self.waiting.len() < expected {
+        loop {
+            while let Ok(job) = self.jobs.try_recv() {
+                self.waiting.push_back(job);
+            }
+            while let Some(job) = self.waiting.pop_front() {
+                batch.add(job, &send);
+            }
+            if batch.is_full || batch.known() >= expected {
+                break;
+            }
             match timeout_at(until, self.jobs.recv()).await {
                 Ok(Some(job)) => self.waiting.push_back(job),
                 Ok(None) | Err(_) => break,
             }
-            self.take_all();
         }
-        true
-    }
-
-    fn take_all(&mut self) {
-        while let Ok(job) = self.jobs.try_recv() {
-            self.waiting.push_back(job);
-        }
-    }
-
-    /// Takes the longest run of waiting commits that fit into one batch, none of which guards what another touches.
-    fn next_batch(&mut self) -> Vec<Job> {
-        let limit = self.log.limits().max_batch_messages;
-        let (mut batch, mut left) = (Vec::new(), VecDeque::new());
-        let (mut guarded, mut written) = (HashSet::new(), HashSet::new());
-        let (mut messages, mut bytes) = (0, 0);
-        while let Some(job) = self.waiting.pop_front() {
-            let count = job.commit.messages().len();
-            let size: usize = job.commit.messages().iter().map(|m| m.payload.len()).sum();
-            let fits = messages + count <= limit && bytes + size <= MAX_GATHERED_BYTES;
-            // Of two commits on one guarded subject the later one waits, and whatever follows on its subjects waits with it.
-            let (guards, writes) = (job.commit.guarded(), job.commit.written());
-            let apart = !guards.clone().any(|s| guarded.contains(s) || written.contains(s))
-                && !writes.clone().any(|subject| guarded.contains(subject));
-            guarded.extend(guards.cloned());
-            written.extend(writes.cloned());
-            if batch.is_empty() || (fits && apart) {
-                messages += count;
-                bytes += size;
-                batch.push(job);
-            } else {
-                left.push_back(job);
-                if messages >= limit {
-                    break;
-                }
-            }
-        }
-        left.append(&mut self.waiting);
-        self.waiting = left;
-        batch
+        metrics::histogram!("cim_batch_messages").record(batch.messages as f64);
+        self.waiting = batch.left;
+        batch.jobs
     }
 }
 
-async fn store_batch(log: &Arc<dyn EventLog>, load: &Load, policy: CommitPolicy, jobs: Vec<Job>) {
-    let commits = jobs.len();
-    let messages: usize = jobs.iter().map(|job| job.commit.messages().len()).sum();
-    metrics::histogram!("cim_batch_messages").record(messages as f64);
-    let begun = Instant::now();
-    let stored = Group::new(jobs).store(log, policy).await;
-    if stored {
-        load.stored_together(commits, begun.elapsed());
+/// A batch that is being filled.
+struct Batch {
+    /// The commits in it.
+    jobs: Vec<Job>,
+    /// Those that came too late for it or lie in the way of one in it; they stay in order.
+    left: VecDeque<Job>,
+    guarded: HashSet<Subject>,
+    written: HashSet<Subject>,
+    messages: usize,
+    bytes: usize,
+    limit: usize,
+    is_full: bool,
+}
+
+impl Batch {
+    fn new(limit: usize) -> Self {
+        Self {
+            jobs: Vec::new(),
+            left: VecDeque::new(),
+            guarded: HashSet::new(),
+            written: HashSet::new(),
+            messages: 0,
+            bytes: 0,
+            limit,
+            is_full: false,
+        }
+    }
+
+    fn known(&self) -> usize {
+        self.jobs.len() + self.left.len()
+    }
+
+    /// Sends a commit with the batch, if it fits and none guards what another touches.
+    fn add(&mut self, job: Job, send: &UnboundedSender<NewMessage>) {
+        let (count, size) = (job.commit.len(), job.commit.bytes());
+        let (guards, writes) = (job.commit.guarded(), job.commit.written());
+        // Of two commits on one guarded subject the later one waits, and whatever follows on its subjects waits with it.
+        let apart = !guards.clone().any(|s| self.guarded.contains(s) || self.written.contains(s))
+            && !writes.clone().any(|subject| self.guarded.contains(subject));
+        self.guarded.extend(guards.cloned());
+        self.written.extend(writes.cloned());
+        let fits = self.messages + count <= self.limit && self.bytes + size <= MAX_GATHERED_BYTES;
+        self.is_full |= !fits;
+        if !(self.jobs.is_empty() || (apart && !self.is_full)) {
+            self.left.push_back(job);
+            return;
+        }
+        for message in job.commit.messages() {
+            // It fails when sending has failed, and that outcome tells of every commit of the batch.
+            let _ = send.unbounded_send(message.clone());
+        }
+        self.messages += count;
+        self.bytes += size;
+        self.jobs.push(job);
     }
 }

@@ -10,6 +10,7 @@ mod commit;
 
 use std::fmt;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
@@ -79,6 +80,29 @@ pub trait EventLog: fmt::Debug + Send + Sync {
         &self,
         messages: NonEmpty<NewMessage>,
     ) -> BoxFuture<'_, Result<Position, BackendError>>;
+
+    /// Whether a message may lie in a batch, as far as can be said without sending it. No I/O.
+    fn admits(&self, _message: &NewMessage) -> bool {
+        true
+    }
+
+    /// Stores the messages of a stream like [`publish_batch`](Self::publish_batch), where a backend can take each of them
+    /// as it comes and the last one is not known before. A stream of one message is one message. One round trip after the
+    /// stream has ended, within seconds.
+    fn publish_stream<'a>(
+        &'a self,
+        messages: BoxStream<'a, NewMessage>,
+    ) -> BoxFuture<'a, Result<Position, BackendError>> {
+        Box::pin(async move {
+            let messages: Vec<_> = messages.collect().await;
+            let nothing = || BackendError::Invalid { detail: "a batch without messages".into() };
+            let messages = NonEmpty::from_vec(messages).ok_or_else(nothing)?;
+            match messages.len().get() {
+                1 => self.publish(messages.into_vec().swap_remove(0)).await,
+                _ => self.publish_batch(messages).await,
+            }
+        })
+    }
 
     /// The last message on a subject. One round trip.
     fn last<'a>(

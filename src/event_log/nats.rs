@@ -1,21 +1,25 @@
 //! The event log on a JetStream stream.
 //!
-//! How a message is put on the wire and read back is in [`wire`]; this file says which requests are made.
+//! How a message is put on the wire is in [`headers`], how it is read back in [`wire`]; this file says which requests are
+//! made.
 
 mod follow;
+mod headers;
 mod read;
 mod wire;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, Stream, StreamExt};
 use serde_json::json;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use self::headers::Place;
 use super::{EventLog, LogLimits, LogQuery, LogStatus};
 use crate::backend::nats::Connection;
 use crate::backend::{
@@ -106,7 +110,7 @@ impl NatsLog {
     }
 
     async fn publish_one(&self, message: NewMessage) -> Result<Position, BackendError> {
-        wire::check(&message, None, self.connection.max_payload())?;
+        headers::check(&message, None, self.connection.max_payload())?;
         self.request_ack(&message, None).await
     }
 
@@ -115,65 +119,74 @@ impl NatsLog {
         if actual > MAX_BATCH_MESSAGES {
             return Err(BackendError::TooMany { actual, limit: MAX_BATCH_MESSAGES });
         }
-        let batch = Uuid::now_v7().simple().to_string();
-        let place = |number| wire::Place { batch: &batch, number, last: number == actual };
-        let limit = self.connection.max_payload();
+        let batch = Place::WIDEST.batch;
         for (message, number) in messages.iter().zip(1..) {
-            wire::check(message, Some(place(number)), limit)?;
+            let place = Place { batch, number, last: number == actual };
+            headers::check(message, Some(place), self.connection.max_payload())?;
         }
-        let (last, others) =
-            messages.as_slice().split_last().expect("a NonEmpty has a last element");
-        let sent = async {
-            self.send(others.iter().zip((1..).map(place))).await?;
-            self.request_ack(last, Some(place(actual))).await
-        };
-        sent.await.map_err(|error| self.explain(error, others))
+        self.publish_each(stream::iter(messages.into_vec())).await
+    }
+
+    /// Sends the messages of a batch as they come. Each leaves when the next one shows that it is not the last, so the
+    /// server works on the first ones meanwhile.
+    async fn publish_each(
+        &self,
+        messages: impl Stream<Item = NewMessage>,
+    ) -> Result<Position, BackendError> {
+        let mut messages = pin!(messages);
+        let nothing = || BackendError::Invalid { detail: "a batch without messages".into() };
+        let mut message = messages.next().await.ok_or_else(nothing)?;
+        let batch = Uuid::now_v7().simple().to_string();
+        let mut sent = Vec::new();
+        while let Some(next) = messages.next().await {
+            let place = Place { batch: &batch, number: sent.len() + 1, last: false };
+            if place.number >= MAX_BATCH_MESSAGES {
+                let actual = MAX_BATCH_MESSAGES + 1;
+                return Err(BackendError::TooMany { actual, limit: MAX_BATCH_MESSAGES });
+            }
+            let message = std::mem::replace(&mut message, next);
+            let left = self.send(&message, place).await;
+            sent.push(message.subject);
+            left.map_err(|error| self.explain(error, &sent))?;
+        }
+        let place = Place { batch: &batch, number: sent.len() + 1, last: true };
+        let place = (place.number > 1).then_some(place);
+        self.request_ack(&message, place).await.map_err(|error| self.explain(error, &sent))
     }
 
     /// A batch of which the server refused a message to this user is never stored. All that the commit shows of it is a
     /// batch with a gap.
-    fn explain(&self, error: BackendError, messages: &[NewMessage]) -> BackendError {
+    fn explain(&self, error: BackendError, subjects: &[Subject]) -> BackendError {
         if !matches!(error, BackendError::Unknown { .. }) {
             return error;
         }
-        let denied = |message: &NewMessage| {
-            let subject = message.subject.as_str();
-            let detail = self.connection.denied(subject)?;
-            Some(BackendError::Denied { subject: subject.to_owned(), detail })
+        let denied = |subject: &Subject| {
+            let detail = self.connection.denied(subject.as_str())?;
+            Some(BackendError::Denied { subject: subject.to_string(), detail })
         };
-        messages.iter().find_map(denied).unwrap_or(error)
+        subjects.iter().find_map(denied).unwrap_or(error)
     }
 
-    /// Sends messages of a batch, to which there is no answer before the last one.
-    async fn send<'a>(
-        &self,
-        messages: impl Iterator<Item = (&'a NewMessage, wire::Place<'a>)>,
-    ) -> Result<(), BackendError> {
-        let client = self.connection.client();
-        let sending = async {
-            // Each message is written when it is sent, so that the server works on the first ones meanwhile.
-            for (message, place) in messages {
-                let headers = wire::headers(message, Some(place))?;
-                let subject = message.subject.as_str().to_owned();
-                client
-                    .publish_with_headers(subject, headers, message.payload.clone())
-                    .await
-                    .map_err(|e| BackendError::unknown(format!("sending a batch: {e}")))?;
-            }
-            Ok(())
-        };
+    /// Sends a message of a batch, to which there is no answer before the last one.
+    async fn send(&self, message: &NewMessage, place: Place<'_>) -> Result<(), BackendError> {
+        let headers = headers::of(message, Some(place))?;
+        let (client, subject) = (self.connection.client(), message.subject.as_str().to_owned());
+        let sending = client.publish_with_headers(subject, headers, message.payload.clone());
         // The channel to the connection is full while there is none; nobody waits for it without bound.
-        timeout(self.connection.timeout(), sending).await.unwrap_or_else(|_| {
-            Err(BackendError::unknown("sending a batch took longer than the request timeout"))
-        })
+        timeout(self.connection.timeout(), sending)
+            .await
+            .map_err(|_| {
+                BackendError::unknown("sending a batch took longer than the request timeout")
+            })?
+            .map_err(|e| BackendError::unknown(format!("sending a batch: {e}")))
     }
 
     async fn request_ack(
         &self,
         message: &NewMessage,
-        place: Option<wire::Place<'_>>,
+        place: Option<Place<'_>>,
     ) -> Result<Position, BackendError> {
-        let headers = wire::headers(message, place)?;
+        let headers = headers::of(message, place)?;
         let answer = self
             .connection
             .request(message.subject.as_str(), Some(headers), message.payload.clone())
@@ -200,6 +213,17 @@ impl EventLog for NatsLog {
         messages: NonEmpty<NewMessage>,
     ) -> BoxFuture<'_, Result<Position, BackendError>> {
         self.publish_all(messages).boxed()
+    }
+
+    fn admits(&self, message: &NewMessage) -> bool {
+        headers::check(message, Some(Place::WIDEST), self.connection.max_payload()).is_ok()
+    }
+
+    fn publish_stream<'a>(
+        &'a self,
+        messages: BoxStream<'a, NewMessage>,
+    ) -> BoxFuture<'a, Result<Position, BackendError>> {
+        self.publish_each(messages).boxed()
     }
 
     fn last<'a>(

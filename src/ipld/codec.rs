@@ -1,11 +1,13 @@
 //! The codecs and hashes a block may use.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 
 use cid::Cid;
 use multihash_codetable::{Code, MultihashDigest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_ipld_dagcbor::ser::{BufWriter, Serializer};
 
 use super::{BlockError, canonical, dag_json, refusal};
 
@@ -189,9 +191,24 @@ pub(crate) fn decode_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String>
     }
 }
 
+/// More than most values take.
+const USUAL_BYTES: usize = 256;
+
+/// Writes a value as DAG-CBOR behind what is there already.
+pub(super) fn append_cbor<T: Serialize + ?Sized>(
+    out: Vec<u8>,
+    value: &T,
+) -> Result<Vec<u8>, EncodeFailure> {
+    let mut serializer = Serializer::new(BufWriter::new(out));
+    value.serialize(&mut serializer)?;
+    Ok(serializer.into_inner().into_inner())
+}
+
+type EncodeFailure = serde_ipld_dagcbor::EncodeError<TryReserveError>;
+
 fn cbor<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
-    let bytes =
-        serde_ipld_dagcbor::to_vec(value).map_err(|error| refusal::explain(value, error))?;
+    let bytes = append_cbor(Vec::with_capacity(USUAL_BYTES), value)
+        .map_err(|error| refusal::explain(value, error))?;
     canonical::check(&bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::canonical::{MAX_DEPTH, Reader, is_before};
+use super::codec;
 use crate::clock::Timestamp;
 use crate::event::{Envelope, Metadata, parse_uuid};
 use crate::subject::{AggregateId, AggregateType, ContextName, EventType};
@@ -43,7 +44,7 @@ pub(super) fn write<D: Serialize>(
     text(&mut out, envelope.id.as_str());
     out.extend_from_slice(DATA);
     let start = out.len();
-    let mut out = append(out, envelope.data)?;
+    let mut out = codec::append_cbor(out, envelope.data).map_err(|error| error.to_string())?;
     let data = start..out.len();
     field(&mut out, TYPE, envelope.event_type.as_str());
     out.extend_from_slice(FORMAT);
@@ -142,13 +143,6 @@ fn read_metadata(reader: &mut Reader<'_>) -> Option<Metadata> {
         entries.insert(name.to_owned(), value.to_owned());
     }
     Some(Metadata::stored(entries))
-}
-
-fn append<D: Serialize>(out: Vec<u8>, data: &D) -> Result<Vec<u8>, String> {
-    use serde_ipld_dagcbor::ser::{BufWriter, Serializer};
-    let mut serializer = Serializer::new(BufWriter::new(out));
-    data.serialize(&mut serializer).map_err(|error| error.to_string())?;
-    Ok(serializer.into_inner().into_inner())
 }
 
 fn metadata(out: &mut Vec<u8>, metadata: &Metadata) {

@@ -16,6 +16,9 @@ pub const MAX_ID_BYTES: usize = 128;
 /// The longest escaped id: as many tokens as bytes, every byte escaped, a dot between two tokens.
 const MAX_ESCAPED_BYTES: usize = 3 * MAX_ID_BYTES + MAX_ID_BYTES - 1;
 
+/// More than the escaped form of most ids takes.
+const USUAL_BYTES: usize = 64;
+
 /// The id of one aggregate, in the form it has in subjects, keys and blocks.
 ///
 /// - one token, or several where a type of its own says so ([`AggregateId::from_tokens`]);
@@ -58,7 +61,7 @@ impl AggregateId {
     pub fn from_tokens<T: AsRef<str>>(
         tokens: impl IntoIterator<Item = T>,
     ) -> Result<Self, InvalidToken> {
-        let mut escaped = String::new();
+        let mut escaped = String::with_capacity(USUAL_BYTES);
         let mut bytes = 0_usize;
         for token in tokens {
             let token = token.as_ref();
@@ -165,6 +168,10 @@ fn check_id_token(token: &str) -> Result<(), InvalidToken> {
 
 fn escape_into(out: &mut String, token: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    if token.chars().all(is_plain) {
+        out.push_str(token);
+        return;
+    }
     for byte in token.bytes() {
         if is_plain(char::from(byte)) {
             out.push(char::from(byte));

@@ -89,10 +89,10 @@ impl Load {
         (load.saturating_sub(state.alone_under_way), state.batch_takes / PATIENCE_SHARE)
     }
 
-    /// Notes that `commits` were stored in one batch.
-    pub(super) fn stored_together(&self, commits: usize, took: Duration) {
+    /// Notes that `commits` were stored in one batch, how long that took, and for how long the batch was full.
+    pub(super) fn stored_together(&self, commits: usize, took: Duration, full: Duration) {
         let mut state = self.state();
-        state.batch_takes = took;
+        state.batch_takes = full;
         state.stored_together(commits, took);
     }
 

@@ -35,24 +35,33 @@ impl Group {
         Self { jobs, unproven: false, begun: tokio::time::Instant::now(), pause: FIRST_PAUSE }
     }
 
-    /// Tries until every commit has its outcome, and says whether the first try stored them all.
-    pub(super) async fn store(self, log: &Arc<dyn EventLog>, policy: CommitPolicy) -> bool {
-        let mut groups = vec![self];
-        let mut first = true;
+    /// Makes of the outcome of the first try what becomes of each commit, trying again as often as it takes, and says
+    /// whether the first try stored them all.
+    pub(super) async fn conclude(
+        self,
+        sent: Result<Position, BackendError>,
+        log: &Arc<dyn EventLog>,
+        policy: CommitPolicy,
+    ) -> bool {
+        let Next::Groups(mut groups) = self.judge(sent, log.as_ref(), policy).await else {
+            return true;
+        };
         while let Some(group) = groups.pop() {
-            match group.attempt(log.as_ref(), policy).await {
-                Next::Done => {}
-                Next::Groups(more) => {
-                    first = false;
-                    groups.extend(more);
-                }
+            let sent = send(log.as_ref(), &group.jobs).await;
+            if let Next::Groups(more) = group.judge(sent, log.as_ref(), policy).await {
+                groups.extend(more);
             }
         }
-        first
+        false
     }
 
-    async fn attempt(self, log: &dyn EventLog, policy: CommitPolicy) -> Next {
-        match send(log, &self.jobs).await {
+    async fn judge(
+        self,
+        sent: Result<Position, BackendError>,
+        log: &dyn EventLog,
+        policy: CommitPolicy,
+    ) -> Next {
+        match sent {
             Ok(last) => self.stored(last),
             Err(BackendError::Conflict { detail }) => self.refused(log, policy, detail).await,
             Err(error @ (BackendError::Unknown { .. } | BackendError::Duplicate { .. })) => {
@@ -230,9 +239,11 @@ pub(super) async fn store_alone(
     commit: Commit,
 ) -> Result<Stored, CommitError> {
     let (reply, answer) = tokio::sync::oneshot::channel();
-    let job = Job { commit, since: Instant::now(), reply };
-    Group::new(vec![job]).store(log, policy).await;
-    answer.await.unwrap_or(Err(CommitError::Closed))
+    let jobs = vec![Job { commit, since: Instant::now(), reply }];
+    let group = Group::new(jobs);
+    let sent = send(log.as_ref(), &group.jobs).await;
+    group.conclude(sent, log, policy).await;
+    answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
 }
 
 async fn send(log: &dyn EventLog, jobs: &[Job]) -> Result<Position, BackendError> {
@@ -315,6 +326,6 @@ impl Job {
     fn answer(self, result: Result<Stored, CommitError>) {
         metrics::histogram!("cim_commit_wait_seconds").record(self.since.elapsed().as_secs_f64());
         // Nobody listens when the caller's future was dropped; the outcome stands all the same.
-        let _ = self.reply.send(result);
+        let _ = self.reply.send((result, self.commit));
     }
 }

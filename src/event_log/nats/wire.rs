@@ -2,24 +2,18 @@
 
 use std::borrow::Cow;
 
-use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
+use async_nats::header::{HeaderMap, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::backend::{BackendError, Guard, MAX_MATCHING, NewMessage, Position, StoredMessage};
+use crate::backend::{BackendError, MAX_MATCHING, Position, StoredMessage};
 use crate::clock::Timestamp;
 use crate::event::{Headers, names};
 use crate::event_log::LogStatus;
 use crate::subject::Subject;
-
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
-const EXPECTED_OF: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
-const BATCH_ID: &str = "Nats-Batch-Id";
-const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
-const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 
 const SUBJECT: &str = "Nats-Subject";
 const SEQUENCE: &str = "Nats-Sequence";
@@ -30,98 +24,6 @@ const UP_TO: &str = "Nats-UpTo-Sequence";
 
 /// What [`api_answer`] calls a message that is not there.
 pub(super) const NO_MESSAGE: &str = "the message";
-
-/// Where in an atomic batch a message stands.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) batch: &'a str,
-    /// Counted from 1.
-    pub(super) number: usize,
-    /// Whether the batch is to be stored with this message.
-    pub(super) last: bool,
-}
-
-/// Refuses a message that cannot travel. The whole batch is looked at before any of it is sent.
-pub(super) fn check(
-    message: &NewMessage,
-    place: Option<Place<'_>>,
-    limit: usize,
-) -> Result<(), BackendError> {
-    // The version line, a line for each header, an empty line.
-    let mut actual = "NATS/1.0\r\n\r\n".len() + message.payload.len();
-    each_header(message, place, |name, value| {
-        actual += name.len() + value.len() + ": \r\n".len();
-        if let Cow::Owned(name) = name {
-            header_name(name)?;
-        }
-        // Without an early end, so that many bytes are compared at once.
-        if value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
-            header_value(name, value)?;
-        }
-        Ok(())
-    })?;
-    if actual > limit {
-        return Err(BackendError::TooLarge { subject: message.subject.clone(), actual, limit });
-    }
-    Ok(())
-}
-
-/// The headers that a message travels with: its own, its guard, its place in a batch.
-pub(super) fn headers(
-    message: &NewMessage,
-    place: Option<Place<'_>>,
-) -> Result<HeaderMap, BackendError> {
-    let mut map = HeaderMap::new();
-    each_header(message, place, |name, value| {
-        let key = match name {
-            Cow::Borrowed(name) => HeaderName::from_static(name),
-            Cow::Owned(name) => header_name(name)?,
-        };
-        map.insert(key, header_value(name, value)?);
-        Ok(())
-    })?;
-    Ok(map)
-}
-
-fn each_header(
-    message: &NewMessage,
-    place: Option<Place<'_>>,
-    mut visit: impl FnMut(&Cow<'static, str>, &str) -> Result<(), BackendError>,
-) -> Result<(), BackendError> {
-    for (name, value) in message.headers.entries() {
-        visit(name, value)?;
-    }
-    let mut visit = |name, value: &str| visit(&Cow::Borrowed(name), value);
-    match &message.guard {
-        Guard::Free => {}
-        Guard::Last(position) => visit(EXPECTED, &position.get().to_string())?,
-        Guard::LastOf(subject, position) => {
-            visit(EXPECTED, &position.get().to_string())?;
-            visit(EXPECTED_OF, subject.as_str())?;
-        }
-    }
-    if let Some(place) = place {
-        visit(BATCH_ID, place.batch)?;
-        visit(BATCH_SEQUENCE, &place.number.to_string())?;
-        if place.last {
-            visit(BATCH_COMMIT, "1")?;
-        }
-    }
-    Ok(())
-}
-
-fn header_name(name: &str) -> Result<HeaderName, BackendError> {
-    HeaderName::try_from(name).map_err(|error| invalid_header(name, &error))
-}
-
-/// `HeaderMap::insert` panics on a line break in a text, parsing it does not.
-fn header_value(name: &str, value: &str) -> Result<HeaderValue, BackendError> {
-    value.parse().map_err(|error| invalid_header(name, &error))
-}
-
-fn invalid_header(name: &str, error: &dyn std::fmt::Display) -> BackendError {
-    BackendError::Invalid { detail: format!("header {name}: {error}") }
-}
 
 #[derive(Deserialize)]
 struct ApiError {

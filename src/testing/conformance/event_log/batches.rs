@@ -1,5 +1,8 @@
 //! Atomic batches.
 
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+
 use super::super::{promise_eq, promise_refused};
 use super::{LogUnderTest, Outcome, message, with_payload};
 use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
@@ -32,6 +35,37 @@ pub(super) async fn one_message_is_a_batch(under: LogUnderTest) -> Outcome {
     under.batch(alone(Guard::Last(first))).await?;
     promise_eq!(under.count().await?, 2, "messages");
     Ok(())
+}
+
+pub(super) async fn messages_that_come_one_by_one_are_a_batch(under: LogUnderTest) -> Outcome {
+    let before = under.publish(9, Guard::Free).await?.get();
+    for (count, first) in [(3, Position::START), (1, Position::new(before + 3))] {
+        let last = under.stream(one_by_one(&under, count, first)).await?;
+        let stored = under.read(None, Position::new(last.get() - count)).await?;
+        for (message, place) in stored.iter().zip(0..) {
+            promise_eq!(message.position.get(), last.get() - count + 1 + place, "the position");
+            promise_eq!(message.payload, place.to_string().as_bytes(), "the payload");
+        }
+        promise_eq!(stored.len() as u64, count, "messages");
+    }
+    for count in [1, 3] {
+        let refused = under.stream(one_by_one(&under, count, Position::START)).await;
+        promise_refused!(refused, BackendError::Conflict { .. }, "{count} on a stale guard");
+    }
+    let refused = under.stream(one_by_one(&under, 0, Position::START)).await;
+    promise_refused!(refused, BackendError::Invalid { .. }, "none");
+    promise_eq!(under.count().await?, 5, "messages");
+    Ok(())
+}
+
+/// Messages on one subject, each of which has to be waited for.
+fn one_by_one(under: &LogUnderTest, count: u64, first: Position) -> BoxStream<'_, NewMessage> {
+    let message = move |place: u64| async move {
+        tokio::task::yield_now().await;
+        let guard = if place == 0 { Guard::Last(first) } else { Guard::Free };
+        with_payload(under.subject(0), guard, place.to_string())
+    };
+    stream::iter(0..count).then(message).boxed()
 }
 
 pub(super) async fn any_guard_refuses_the_whole(under: LogUnderTest) -> Outcome {

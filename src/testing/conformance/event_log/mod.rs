@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 
 use super::{Broken, Case, cases, run_all};
 use crate::backend::{BackendError, Guard, NewMessage, Position, StoredMessage};
@@ -54,6 +55,7 @@ pub fn cases() -> Vec<Case<LogUnderTest>> {
         guards::refusal_stores_nothing,
         batches::messages_lie_together_in_order,
         batches::one_message_is_a_batch,
+        batches::messages_that_come_one_by_one_are_a_batch,
         batches::any_guard_refuses_the_whole,
         batches::other_subjects_are_guarded,
         batches::guard_on_what_the_batch_wrote_is_refused,
@@ -156,6 +158,10 @@ impl LogUnderTest {
     async fn batch(&self, messages: Vec<NewMessage>) -> Result<Position, BackendError> {
         let messages = NonEmpty::from_vec(messages).expect("the checks send no empty batch");
         self.log.publish_batch(messages).await
+    }
+
+    async fn stream(&self, messages: BoxStream<'_, NewMessage>) -> Result<Position, BackendError> {
+        self.log.publish_stream(messages).await
     }
 
     async fn read(
