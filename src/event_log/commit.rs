@@ -193,7 +193,7 @@ impl Committer {
             metrics::counter!("cim_commits_sent_total", "lane" => "alone").increment(1);
             let result = group::store_alone(&self.log, self.policy, commit).await;
             if result.is_ok() && ticket.lane() == Lane::Alone {
-                ticket.stored_alone(since.elapsed());
+                ticket.stored_alone(since.elapsed(), Instant::now());
             }
             result
         } else {
@@ -233,14 +233,15 @@ impl Gatherer {
     async fn run(mut self) {
         while self.wait().await {
             let log = Arc::clone(&self.log);
-            let begun = Instant::now();
+            let (begun, mixed) = (Instant::now(), self.load.is_mixed());
             let (send, messages) = unbounded();
             // The server takes the first commits while the others are still on their way here.
             let filling = async { (self.fill(send).await, Instant::now()) };
             let (sent, (jobs, full)) = join(log.publish_stream(messages.boxed()), filling).await;
             let commits = jobs.len();
-            if Group::new(jobs).conclude(sent, &log, self.policy).await {
-                self.load.stored_together(commits, begun.elapsed(), full.elapsed());
+            if Group::new(jobs).conclude(sent, &log, self.policy).await && !mixed {
+                let (took, now) = (begun.elapsed(), Instant::now());
+                self.load.stored_together(commits, took, full.elapsed(), now);
             }
         }
     }

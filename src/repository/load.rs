@@ -83,7 +83,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             (true, false) => self.current(id, &key, rules).await?,
             (_, include) => {
                 let keep = include.then_some(&mut events);
-                Arc::new(self.past(id, &key, options.version, options.as_of, rules, keep).await?)
+                let past = self.past(id, &key, options.version, options.as_of, rules, keep);
+                // Boxed like all that the usual load does not need, because it would make the future of every load large.
+                Arc::new(Box::pin(past).await?)
             }
         };
         if !loaded.exists() {
@@ -143,7 +145,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 let last = self.context.last_event(&self.aggregate, key, from).await?;
                 self.brought_up(id, key, None, last, rules).await?
             }
-            (None, _, ReadFrom::Nearest) => Arc::new(self.replayed(id, key, rules).await?),
+            (None, _, ReadFrom::Nearest) => {
+                Arc::new(Box::pin(self.replayed(id, key, rules)).await?)
+            }
         };
         self.remember(key, &loaded);
         Ok(loaded)
@@ -181,7 +185,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
         let Some(base) = base else {
             let Some(last) = last else { return Ok(Arc::new(Loaded::empty(id))) };
-            let loaded = Arc::new(self.replayed_to(id, key, &last, rules).await?);
+            let loaded = Arc::new(Box::pin(self.replayed_to(id, key, &last, rules)).await?);
             self.keep(key, &loaded);
             return Ok(loaded);
         };
@@ -203,7 +207,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
             Err(RepositoryError::Store(StoreError::Integrity { source, .. })) => {
                 self.distrust(key, &source.to_string());
-                let loaded = Arc::new(self.replayed_to(id, key, &last, rules).await?);
+                let loaded = Arc::new(Box::pin(self.replayed_to(id, key, &last, rules)).await?);
                 self.keep(key, &loaded);
                 Ok(loaded)
             }
@@ -231,7 +235,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             // Another event where the base ends: replaying it reports how they differ.
             loaded.replay(last)?;
         }
-        self.catch_up(&mut loaded, key, last.position(), rules).await?;
+        Box::pin(self.catch_up(&mut loaded, key, last.position(), rules)).await?;
         Ok(Arc::new(loaded))
     }
 

@@ -39,7 +39,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         self.trace(&key, &result);
         let loaded = result?;
         if options.create_snapshot {
-            self.write_snapshot(&key, &loaded).await?;
+            Box::pin(self.write_snapshot(&key, &loaded)).await?;
         }
         self.describe(&key, &loaded)
     }
@@ -111,7 +111,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         loop {
             let base = match conflict.take() {
                 None => self.base(id, key, expected).await?,
-                Some(before) => self.overtaken(id, key, before).await?,
+                // Boxed like all that a save seldom needs, because it would make the future of every save large.
+                Some(before) => Box::pin(self.overtaken(id, key, before)).await?,
             };
             attempts -= 1;
             match self.commit(key, prepare(&base)?).await {
@@ -119,7 +120,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                     conflict = Some(base.head.position);
                 }
                 Err(StoreError::Conflict { .. }) => {
-                    return Err(self.explained(key, base.head.version).await);
+                    return Err(Box::pin(self.explained(key, base.head.version)).await);
                 }
                 result => return Ok(result?),
             }
@@ -138,7 +139,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 return Ok(Arc::new(Loaded::empty(id)));
             }
             ExpectedVersion::Any => {
-                return self.current(id, key, Rules::of(Freshness::Current)).await;
+                return Box::pin(self.current(id, key, Rules::of(Freshness::Current))).await;
             }
             ExpectedVersion::Exact(version) => version,
         };
@@ -147,9 +148,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         if let Some(cached) = cached.filter(|cached| cached.loaded.head.version == version) {
             return Ok(cached.loaded);
         }
-        let mut loaded = self.current(id, key, Rules::of(Freshness::Current)).await?;
+        let mut loaded = Box::pin(self.current(id, key, Rules::of(Freshness::Current))).await?;
         if loaded.head.version < version {
-            loaded = self.current(id, key, Rules::of(Freshness::Latest)).await?;
+            loaded = Box::pin(self.current(id, key, Rules::of(Freshness::Latest))).await?;
         }
         let actual = loaded.head.version;
         match actual == version {

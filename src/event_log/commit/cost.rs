@@ -2,7 +2,8 @@
 //!
 //! Both ways are described by the time they take per commit while `n` commits are under way: for commits that travel
 //! alone by Little's law (latency / n), for batches by duration / n. Neither can be derived from the other or from
-//! constants, because they depend on the disk, on how the server syncs, and on replicas.
+//! constants, because they depend on the disk, on how the server syncs, and on replicas. All commits go one way at a time, or
+//! what they cost would say nothing of it; the other way is tried by all of them, for as long as one of each takes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,17 +23,15 @@ const HALF_LIFE: Duration = Duration::from_millis(50);
 
 /// The way not taken is tried again after this many times what the trial costs, and not before the least pause.
 /// So trials cost about one part in a hundred.
-const TRIAL_SHARE: u32 = 100;
+const TRIAL_SHARE: f64 = 100.0;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A batch waits for commits that are expected at most this part of the time that the last batch took.
 const PATIENCE_SHARE: u32 = 2;
 
-/// How much one measurement counts against those before.
+/// How much as many commits as are under way count against all that were measured before.
 const WEIGHT: f64 = 0.1;
-
-/// So many batches may stay smaller than the load before what they cost is taken for what a full one would.
-const SMALL_BATCHES: u32 = 8;
 
 /// The load of one committer: how many commits are under way, and what they were seen to cost.
 #[derive(Debug, Default)]
@@ -42,12 +41,14 @@ pub(super) struct Load(Mutex<State>);
 struct State {
     under_way: usize,
     alone_under_way: usize,
+    /// Commits of several messages, which have no choice.
+    bound_under_way: usize,
     batch_takes: Duration,
     peak: f64,
     peak_at: Option<Instant>,
     alone: Costs,
     together: Costs,
-    small_batches: u32,
+    trial: Option<Trial>,
 }
 
 /// What a commit costs by one way, for each level of load.
@@ -59,12 +60,25 @@ struct Cost {
     measured: Instant,
 }
 
+/// All commits that have the choice go one way until what that costs is known.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    lane: Lane,
+    level: usize,
+    begun: Instant,
+    seconds: f64,
+    commits: usize,
+}
+
 /// One commit under way; counts until it is dropped.
 pub(super) struct Ticket {
     load: Arc<Load>,
     lane: Lane,
+    is_bound: bool,
     /// How many commits travelled alone when this one set out, itself included.
     alone_under_way: usize,
+    /// Whether some that had the choice travelled the other way then. What it takes tells nothing of its own way.
+    is_mixed: bool,
 }
 
 impl Load {
@@ -72,14 +86,13 @@ impl Load {
     pub(super) fn arrive(self: &Arc<Self>, messages: usize, now: Instant) -> Ticket {
         let mut state = self.state();
         state.under_way += 1;
-        let lane = match messages {
-            1 => state.choose(now),
-            _ => Lane::Together,
-        };
-        if lane == Lane::Alone {
-            state.alone_under_way += 1;
-        }
-        Ticket { load: Arc::clone(self), lane, alone_under_way: state.alone_under_way }
+        let is_bound = messages > 1;
+        let lane = if is_bound { Lane::Together } else { state.choose(now) };
+        state.bound_under_way += usize::from(is_bound);
+        state.alone_under_way += usize::from(lane == Lane::Alone);
+        let alone_under_way = state.alone_under_way;
+        let is_mixed = state.under_way > alone_under_way + state.bound_under_way;
+        Ticket { load: Arc::clone(self), lane, is_bound, alone_under_way, is_mixed }
     }
 
     /// How many commits a batch should have, and how long it is worth waiting for them: a share of what a batch takes.
@@ -89,11 +102,24 @@ impl Load {
         (load.saturating_sub(state.alone_under_way), state.batch_takes / PATIENCE_SHARE)
     }
 
-    /// Notes that `commits` were stored in one batch, how long that took, and for how long the batch was full.
-    pub(super) fn stored_together(&self, commits: usize, took: Duration, full: Duration) {
+    /// Whether commits travel alone.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.state().alone_under_way > 0
+    }
+
+    /// Notes that `commits` were stored in one batch while none travelled alone, how long that took, and for how long the
+    /// batch was full.
+    pub(super) fn stored_together(
+        &self,
+        commits: usize,
+        took: Duration,
+        full: Duration,
+        now: Instant,
+    ) {
         let mut state = self.state();
         state.batch_takes = full;
-        state.stored_together(commits, took);
+        let level = state.level(now);
+        state.note(Lane::Together, level, took.as_secs_f64(), commits, now);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,22 +129,6 @@ impl Load {
 }
 
 impl State {
-    fn stored_together(&mut self, commits: usize, took: Duration) {
-        let now = Instant::now();
-        let per_commit = took.as_secs_f64() / commits.max(1) as f64;
-        let (reached, wanted) = (level_of(commits), self.level(now));
-        note(&mut self.together[reached], per_commit, now);
-        if reached + 1 >= wanted {
-            self.small_batches = 0;
-            return;
-        }
-        self.small_batches += 1;
-        if self.small_batches >= SMALL_BATCHES {
-            self.small_batches = 0;
-            note(&mut self.together[wanted], per_commit, now);
-        }
-    }
-
     /// The load that was lately reached. After a batch all its callers are gone for a moment; the load is not.
     fn load(&mut self, now: Instant) -> usize {
         let past = self.peak_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -139,27 +149,80 @@ impl State {
         if level == 0 {
             return Lane::Alone;
         }
-        match (newest(&self.alone, level), newest(&self.together, level)) {
-            (None, _) => Lane::Alone,
-            (Some(_), None) => Lane::Together,
+        if let Some(trial) = self.trial {
+            if now.saturating_duration_since(trial.begun) <= LEAST_PAUSE {
+                return trial.lane;
+            }
+            // Too few came to conclude it; what they cost is all there is.
+            self.conclude(trial, now);
+        }
+        match (known(&self.alone, level), known(&self.together, level)) {
+            (None, _) => self.begin_trial(Lane::Alone, level, now),
+            (Some(_), None) => self.begin_trial(Lane::Together, level, now),
             (Some(alone), Some(together)) => {
-                match alone.seconds_per_commit <= together.seconds_per_commit {
-                    true if together.is_stale(level, now) => Lane::Together,
-                    true => Lane::Alone,
-                    false if alone.is_stale(level, now) => Lane::Alone,
-                    false => Lane::Together,
+                let (better, other, others_cost) =
+                    match alone.seconds_per_commit <= together.seconds_per_commit {
+                        true => (Lane::Alone, Lane::Together, together),
+                        false => (Lane::Together, Lane::Alone, alone),
+                    };
+                match others_cost.is_stale(level, now) {
+                    true => self.begin_trial(other, level, now),
+                    false => better,
                 }
             }
         }
     }
+
+    fn begin_trial(&mut self, lane: Lane, level: usize, now: Instant) -> Lane {
+        self.trial = Some(Trial { lane, level, begun: now, seconds: 0.0, commits: 0 });
+        lane
+    }
+
+    /// Notes what commits took at a level of load, all of them together.
+    fn note(&mut self, lane: Lane, level: usize, seconds: f64, commits: usize, now: Instant) {
+        let Some(mut trial) = self.trial.filter(|trial| trial.lane == lane) else {
+            let weight = WEIGHT * (commits as f64 / f64::from(1_u32 << level)).min(1.0);
+            blend(&mut self.costs(lane)[level], seconds / commits.max(1) as f64, weight, now);
+            return;
+        };
+        let load = self.level(now);
+        if level.abs_diff(load) > 1 {
+            // Among the first of the trial, when not all went its way yet.
+            return;
+        }
+        if trial.level.abs_diff(load) > 1 {
+            trial = Trial { level: load, seconds: 0.0, commits: 0, ..trial };
+        }
+        trial.seconds += seconds;
+        trial.commits += commits;
+        self.trial = Some(trial);
+        if trial.commits >= (1 << trial.level) / 2 {
+            self.conclude(trial, now);
+        }
+    }
+
+    fn conclude(&mut self, trial: Trial, now: Instant) {
+        self.trial = None;
+        let seconds_per_commit = match trial.commits {
+            0 => f64::INFINITY,
+            commits => trial.seconds / commits as f64,
+        };
+        let cost = Cost { seconds_per_commit, measured: now };
+        self.costs(trial.lane)[trial.level] = Some(cost);
+    }
+
+    fn costs(&mut self, lane: Lane) -> &mut Costs {
+        match lane {
+            Lane::Alone => &mut self.alone,
+            Lane::Together => &mut self.together,
+        }
+    }
 }
 
-/// What is known at a level: what was measured there or just below, since a load is never held quite.
-fn newest(costs: &Costs, level: usize) -> Option<Cost> {
-    [costs[level], costs[level.saturating_sub(1)]]
-        .into_iter()
-        .flatten()
-        .max_by_key(|cost| cost.measured)
+/// What is known at a level: what was measured last there or just beside, since a load is never held quite.
+fn known(costs: &Costs, level: usize) -> Option<Cost> {
+    let beside = level.saturating_sub(1)..=(level + 1).min(LEVELS - 1);
+    costs[beside].iter().flatten().max_by_key(|cost| cost.measured).copied()
 }
 
 fn level_of(commits: usize) -> usize {
@@ -168,15 +231,17 @@ fn level_of(commits: usize) -> usize {
 
 impl Cost {
     fn is_stale(self, level: usize, now: Instant) -> bool {
-        let trial = Duration::from_secs_f64(self.seconds_per_commit * f64::from(1_u32 << level));
-        now.saturating_duration_since(self.measured) > (trial * TRIAL_SHARE).max(LEAST_PAUSE)
+        let trial = self.seconds_per_commit * f64::from(1_u32 << level);
+        let pause = (trial * TRIAL_SHARE).min(LONGEST_PAUSE.as_secs_f64());
+        now.saturating_duration_since(self.measured)
+            > Duration::from_secs_f64(pause).max(LEAST_PAUSE)
     }
 }
 
-fn note(cost: &mut Option<Cost>, seconds_per_commit: f64, now: Instant) {
+fn blend(cost: &mut Option<Cost>, seconds_per_commit: f64, weight: f64, now: Instant) {
     let blended = match *cost {
-        Some(old) if now.saturating_duration_since(old.measured) < LEAST_PAUSE => {
-            old.seconds_per_commit + WEIGHT * (seconds_per_commit - old.seconds_per_commit)
+        Some(old) if old.seconds_per_commit.is_finite() => {
+            old.seconds_per_commit + weight * (seconds_per_commit - old.seconds_per_commit)
         }
         _ => seconds_per_commit,
     };
@@ -189,10 +254,13 @@ impl Ticket {
     }
 
     /// Notes that the commit was stored by a message of its own.
-    pub(super) fn stored_alone(&self, took: Duration) {
-        let level = level_of(self.alone_under_way);
-        let per_commit = took.as_secs_f64() / self.alone_under_way.max(1) as f64;
-        note(&mut self.load.state().alone[level], per_commit, Instant::now());
+    pub(super) fn stored_alone(&self, took: Duration, now: Instant) {
+        if self.is_mixed {
+            return;
+        }
+        let under_way = self.alone_under_way.max(1);
+        let (level, seconds) = (level_of(under_way), took.as_secs_f64() / under_way as f64);
+        self.load.state().note(Lane::Alone, level, seconds, 1, now);
     }
 }
 
@@ -200,8 +268,117 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.load.state();
         state.under_way -= 1;
-        if self.lane == Lane::Alone {
-            state.alone_under_way -= 1;
+        state.bound_under_way -= usize::from(self.is_bound);
+        state.alone_under_way -= usize::from(self.lane == Lane::Alone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::{Lane, Load};
+
+    /// What commits cost on a server that was made up.
+    #[derive(Clone, Copy)]
+    struct Server {
+        /// Each commit that travels alone, one after the other.
+        alone: Duration,
+        /// Each batch, and each commit in it.
+        batch: Duration,
+        in_batch: Duration,
+    }
+
+    /// So many callers, each of which commits again when it has its answer. Returns how many of their commits went alone.
+    fn run(
+        load: &Arc<Load>,
+        now: &mut Instant,
+        server: Server,
+        callers: usize,
+        rounds: usize,
+    ) -> usize {
+        let mut alone = 0;
+        for _ in 0..rounds {
+            let mixed = load.is_mixed();
+            let tickets: Vec<_> = (0..callers).map(|_| load.arrive(1, *now)).collect();
+            let (single, batched): (Vec<_>, Vec<_>) =
+                tickets.into_iter().partition(|ticket| ticket.lane() == Lane::Alone);
+            alone += single.len();
+            let begun = *now;
+            for ticket in &single {
+                *now += server.alone;
+                ticket.stored_alone(*now - begun, *now);
+            }
+            if !batched.is_empty() {
+                let took = server.batch + server.in_batch * batched.len() as u32;
+                *now += took;
+                if single.is_empty() && !mixed {
+                    load.stored_together(batched.len(), took, took, *now);
+                }
+            }
         }
+        alone
+    }
+
+    /// Batches cost much whatever their size, and commits in them little.
+    const SLOW_BATCHES: Server = Server {
+        alone: Duration::from_micros(200),
+        batch: Duration::from_micros(2000),
+        in_batch: Duration::from_micros(15),
+    };
+
+    /// Commits alone cost less than commits in a batch.
+    const FAST_SINGLES: Server = Server { alone: Duration::from_micros(10), ..SLOW_BATCHES };
+
+    #[test]
+    fn the_cheaper_way_is_taken_at_every_load() {
+        for (server, callers, wanted) in [
+            (SLOW_BATCHES, 1, Lane::Alone),
+            (SLOW_BATCHES, 4, Lane::Alone),
+            (SLOW_BATCHES, 32, Lane::Together),
+            (SLOW_BATCHES, 250, Lane::Together),
+            (SLOW_BATCHES, 256, Lane::Together),
+            (FAST_SINGLES, 32, Lane::Alone),
+            (FAST_SINGLES, 250, Lane::Alone),
+            (FAST_SINGLES, 256, Lane::Alone),
+        ] {
+            let (load, mut now) = (Arc::new(Load::default()), Instant::now());
+            run(&load, &mut now, server, callers, 20);
+            let alone = run(&load, &mut now, server, callers, 1000);
+            let strays = match wanted {
+                Lane::Alone => callers * 1000 - alone,
+                Lane::Together => alone,
+            };
+            assert!(strays <= callers * 1000 / 20, "{callers} callers: {strays} the other way");
+        }
+    }
+
+    #[test]
+    fn a_way_that_has_become_cheaper_is_found() {
+        let (load, mut now) = (Arc::new(Load::default()), Instant::now());
+        run(&load, &mut now, SLOW_BATCHES, 64, 2000);
+        run(&load, &mut now, FAST_SINGLES, 64, 2000);
+        let alone = run(&load, &mut now, FAST_SINGLES, 64, 1000);
+        assert!(alone > 64 * 950, "{alone}");
+    }
+
+    #[test]
+    fn commits_that_meet_those_of_the_other_way_are_no_measure() {
+        let (load, mut now) = (Arc::new(Load::default()), Instant::now());
+        let alone = run(&load, &mut now, SLOW_BATCHES, 2, 1);
+        assert_eq!(alone, 2, "tried first");
+        let bound = load.arrive(3, now);
+        let first = load.arrive(1, now);
+        assert_eq!(first.lane(), Lane::Together, "tried next");
+        now += Duration::from_secs(2);
+        let second = load.arrive(1, now);
+        assert_eq!(second.lane(), Lane::Alone, "the trial has come to nothing");
+        assert!(second.is_mixed);
+        drop(first);
+        let third = load.arrive(1, now);
+        assert!(third.lane() == Lane::Alone && !third.is_mixed, "a commit of three had no choice");
+        drop((bound, second, third));
+        assert!(!load.is_mixed());
     }
 }

@@ -3,11 +3,14 @@
 //! What proves something (section 4 of the design): an acknowledgement with a position; a refusal by a guard, unless
 //! the same commit may have been stored by an earlier try; the log itself, read through its leader. Nothing else does.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+
 use super::{Commit, CommitError, CommitPolicy, Job, Stored};
-use crate::backend::{BackendError, NewMessage, Position, ReadFrom};
+use crate::backend::{BackendError, Position, ReadFrom};
 use crate::event::{NonEmpty, names};
 use crate::event_log::EventLog;
 use crate::subject::Subject;
@@ -47,7 +50,7 @@ impl Group {
             return true;
         };
         while let Some(group) = groups.pop() {
-            let sent = send(log.as_ref(), &group.jobs).await;
+            let sent = send(log.as_ref(), group.jobs.iter().map(|job| &job.commit)).await;
             if let Next::Groups(more) = group.judge(sent, log.as_ref(), policy).await {
                 groups.extend(more);
             }
@@ -238,21 +241,34 @@ pub(super) async fn store_alone(
     policy: CommitPolicy,
     commit: Commit,
 ) -> Result<Stored, CommitError> {
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    let jobs = vec![Job { commit, since: Instant::now(), reply }];
-    let group = Group::new(jobs);
-    let sent = send(log.as_ref(), &group.jobs).await;
-    group.conclude(sent, log, policy).await;
-    answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
+    let since = Instant::now();
+    let sent = send(log.as_ref(), std::slice::from_ref(&commit)).await;
+    if let Ok(last) = sent {
+        metrics::histogram!("cim_commit_wait_seconds").record(since.elapsed().as_secs_f64());
+        let first = Position::new(last.get() + 1 - commit.len() as u64);
+        return Ok(Stored { first, last });
+    }
+    // Boxed, because it is rare and would make the future of every commit large.
+    Box::pin(async {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        Group::new(vec![Job { commit, since, reply }]).conclude(sent, log, policy).await;
+        answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
+    })
+    .await
 }
 
-async fn send(log: &dyn EventLog, jobs: &[Job]) -> Result<Position, BackendError> {
-    let messages: Vec<NewMessage> =
-        jobs.iter().flat_map(|job| job.commit.messages()).cloned().collect();
+fn send<'l>(
+    log: &'l dyn EventLog,
+    commits: impl IntoIterator<Item: Borrow<Commit>>,
+) -> BoxFuture<'l, Result<Position, BackendError>> {
+    let mut messages = Vec::new();
+    for commit in commits {
+        messages.extend_from_slice(commit.borrow().messages());
+    }
     let messages = NonEmpty::from_vec(messages).expect("a group has a job, a job has a message");
     match messages.len().get() {
-        1 => log.publish(messages.into_vec().swap_remove(0)).await,
-        _ => log.publish_batch(messages).await,
+        1 => log.publish(messages.into_vec().swap_remove(0)),
+        _ => log.publish_batch(messages),
     }
 }
 
