@@ -5,6 +5,7 @@
 //! constants, because they depend on the disk, on how the server syncs, and on replicas. All commits go one way at a time, or
 //! what they cost would say nothing of it; the other way is tried by all of them, for as long as one of each takes.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const TRIAL_SHARE: f64 = 100.0;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The way not taken is tried at a load that has been held for so long.
+const HOLD: Duration = Duration::from_millis(100);
+
 /// A batch waits for commits that are expected at most this part of the time that the last batch took.
 const PATIENCE_SHARE: u32 = 2;
 
@@ -48,6 +52,8 @@ struct State {
     peak_at: Option<Instant>,
     alone: Costs,
     together: Costs,
+    /// About which level the load is, and since when.
+    held: Option<(usize, Instant)>,
     trial: Option<Trial>,
 }
 
@@ -149,26 +155,40 @@ impl State {
         if level == 0 {
             return Lane::Alone;
         }
-        if let Some(trial) = self.trial {
-            if now.saturating_duration_since(trial.begun) <= LEAST_PAUSE {
-                return trial.lane;
-            }
+        let is_held = self.is_held(level, now);
+        match self.trial {
+            Some(trial) if trial.level.abs_diff(level) > 1 => self.trial = None,
             // Too few came to conclude it; what they cost is all there is.
-            self.conclude(trial, now);
+            Some(trial) if now.saturating_duration_since(trial.begun) > LEAST_PAUSE => {
+                self.conclude(trial, now);
+            }
+            Some(trial) => return trial.lane,
+            None => {}
         }
-        match (known(&self.alone, level), known(&self.together, level)) {
-            (None, _) => self.begin_trial(Lane::Alone, level, now),
-            (Some(_), None) => self.begin_trial(Lane::Together, level, now),
-            (Some(alone), Some(together)) => {
-                let (better, other, others_cost) =
-                    match alone.seconds_per_commit <= together.seconds_per_commit {
-                        true => (Lane::Alone, Lane::Together, together),
-                        false => (Lane::Together, Lane::Alone, alone),
-                    };
-                match others_cost.is_stale(level, now) {
-                    true => self.begin_trial(other, level, now),
-                    false => better,
-                }
+        let Some(alone) = nearest(&self.alone, level) else { return Lane::Alone };
+        let together = nearest(&self.together, level);
+        let is_slower =
+            |known: &Known| known.cost.seconds_per_commit >= alone.cost.seconds_per_commit;
+        let (better, other, known) = match together {
+            Some(together) if !is_slower(&together) => (Lane::Together, Lane::Alone, Some(alone)),
+            together => (Lane::Alone, Lane::Together, together),
+        };
+        let is_fresh = |known: Known| known.distance <= 1 && !known.cost.is_stale(level, now);
+        match is_held && !known.is_some_and(is_fresh) {
+            true => self.begin_trial(other, level, now),
+            false => better,
+        }
+    }
+
+    /// Whether the load has been about the same for a while. A burst passes through many levels, and is none of them.
+    fn is_held(&mut self, level: usize, now: Instant) -> bool {
+        match self.held {
+            Some((held, since)) if held.abs_diff(level) <= 1 => {
+                now.saturating_duration_since(since) >= HOLD
+            }
+            _ => {
+                self.held = Some((level, now));
+                false
             }
         }
     }
@@ -185,13 +205,9 @@ impl State {
             blend(&mut self.costs(lane)[level], seconds / commits.max(1) as f64, weight, now);
             return;
         };
-        let load = self.level(now);
-        if level.abs_diff(load) > 1 {
+        if trial.level.abs_diff(level) > 1 {
             // Among the first of the trial, when not all went its way yet.
             return;
-        }
-        if trial.level.abs_diff(load) > 1 {
-            trial = Trial { level: load, seconds: 0.0, commits: 0, ..trial };
         }
         trial.seconds += seconds;
         trial.commits += commits;
@@ -219,10 +235,21 @@ impl State {
     }
 }
 
-/// What is known at a level: what was measured last there or just beside, since a load is never held quite.
-fn known(costs: &Costs, level: usize) -> Option<Cost> {
-    let beside = level.saturating_sub(1)..=(level + 1).min(LEVELS - 1);
-    costs[beside].iter().flatten().max_by_key(|cost| cost.measured).copied()
+/// What is known of a level, and from how far away.
+#[derive(Clone, Copy)]
+struct Known {
+    cost: Cost,
+    distance: usize,
+}
+
+/// What was measured last at a level or just beside it, since a load is never held quite; else at the next level of which
+/// something is known.
+fn nearest(costs: &Costs, level: usize) -> Option<Known> {
+    let known = costs
+        .iter()
+        .enumerate()
+        .filter_map(|(at, cost)| Some(Known { cost: (*cost)?, distance: at.abs_diff(level) }));
+    known.min_by_key(|known| (known.distance.max(1), Reverse(known.cost.measured)))
 }
 
 fn level_of(commits: usize) -> usize {
@@ -364,10 +391,22 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_tries_nothing() {
+        let (load, mut now) = (Arc::new(Load::default()), Instant::now());
+        run(&load, &mut now, SLOW_BATCHES, 256, 20);
+        for _ in 0..20 {
+            now += Duration::from_secs(4);
+            let alone = run(&load, &mut now, SLOW_BATCHES, 256, 5);
+            assert!(alone <= 8, "{alone} before the load was known");
+        }
+    }
+
+    #[test]
     fn commits_that_meet_those_of_the_other_way_are_no_measure() {
         let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-        let alone = run(&load, &mut now, SLOW_BATCHES, 2, 1);
-        assert_eq!(alone, 2, "tried first");
+        let alone = run(&load, &mut now, SLOW_BATCHES, 4, 120);
+        assert_eq!(alone, 4 * 120, "nothing else is known");
+        now += Duration::from_millis(5);
         let bound = load.arrive(3, now);
         let first = load.arrive(1, now);
         assert_eq!(first.lane(), Lane::Together, "tried next");
