@@ -1,9 +1,14 @@
 //! Two processes that save the same version: exactly one wins.
 
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
 use cim_persistence::repository::{Repository, RepositoryError};
 use cim_persistence::server::{PrivateCluster, PrivateServer, ServerConfig};
-use cim_persistence::store::ExpectedVersion;
-use futures::StreamExt;
+use cim_persistence::store::{ExpectedVersion, NatsRepositoryConfig};
+use futures::{StreamExt, future};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use crate::domain::{Log, ONE_CLUSTER, config, enter, process, sound};
 
@@ -13,63 +18,181 @@ const RACES: u64 = 1000;
 /// How many races are under way at a time, each for another aggregate, so that the committers have something to gather.
 const AT_ONCE: usize = 32;
 
-/// Runs the races with commits of so many events; each race is for the next version of one of a few aggregates, and is
-/// begun by both sides at the same time, by either of them first in turn.
-async fn race(ours: &Repository<Log>, theirs: &Repository<Log>, events: usize) {
-    let lanes = (0..AT_ONCE as u64).map(async |lane| {
-        let id = format!("log-{lane}");
-        let mut version = 0;
-        for (turn, number) in (lane..RACES).step_by(AT_ONCE).enumerate() {
-            let expected = ExpectedVersion::Exact(version);
-            let (first, second) = if turn % 2 == 0 { (ours, theirs) } else { (theirs, ours) };
-            let (left, right) = futures::join!(
-                enter(first, &id, 2 * number, events, expected),
-                enter(second, &id, 2 * number + 1, events, expected),
-            );
-            let (won, lost) = match (left, right) {
-                (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
-                (left, right) => panic!("race {number}: {left:?} and {right:?}"),
+/// Longer than a process takes to begin on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What the other process is told when it begins.
+const SETTINGS: &str = "CIM_TEST_RACE";
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Settings {
+    urls: Vec<String>,
+    context: String,
+    replicas: usize,
+}
+
+impl Settings {
+    async fn process(&self) -> Repository<Log> {
+        let urls: Vec<&str> = self.urls.iter().map(String::as_str).collect();
+        let context = self.context.clone();
+        process(&urls, &NatsRepositoryConfig { context, ..config(self.replicas, 30_000) }).await
+    }
+
+    async fn client(&self) -> async_nats::Client {
+        let addresses: Vec<async_nats::ServerAddr> =
+            self.urls.iter().map(|url| url.parse().unwrap()).collect();
+        // Without servers there is nothing left to do.
+        async_nats::ConnectOptions::new().max_reconnects(10).connect(addresses).await.unwrap()
+    }
+}
+
+/// A call to both processes to save a commit, each one of its own.
+#[derive(Serialize, Deserialize)]
+struct Call {
+    id: String,
+    number: u64,
+    events: usize,
+    expected: u64,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Outcome {
+    Ready,
+    Won { version: u64 },
+    Lost { expected: u64, actual: u64 },
+    Failed(String),
+}
+
+/// Answers calls, as one of the two processes, until there is no server any more.
+async fn serve(settings: Settings, side: u64) {
+    let (logs, client) = (settings.process().await, settings.client().await);
+    let mut calls = client.subscribe("race.*").await.unwrap();
+    while let Some(message) = calls.next().await {
+        let (logs, client) = (logs.clone(), client.clone());
+        tokio::spawn(async move {
+            let outcome = match message.subject.as_str() {
+                "race.ready" => Outcome::Ready,
+                _ => answer(&logs, serde_json::from_slice(&message.payload).unwrap(), side).await,
             };
-            let RepositoryError::VersionConflict { expected, actual } = lost else {
-                panic!("race {number}: {lost}")
-            };
-            assert_eq!((expected, actual), (version, won.version));
-            version = won.version;
+            let answer = serde_json::to_vec(&(side, outcome)).unwrap();
+            client.publish(message.reply.unwrap(), answer.into()).await.unwrap();
+        });
+    }
+}
+
+async fn answer(logs: &Repository<Log>, call: Call, side: u64) -> Outcome {
+    let (expected, number) = (ExpectedVersion::Exact(call.expected), 2 * call.number + side);
+    match enter(logs, &call.id, number, call.events, expected).await {
+        Ok(saved) => Outcome::Won { version: saved.version },
+        Err(RepositoryError::VersionConflict { expected, actual }) => {
+            Outcome::Lost { expected, actual }
         }
+        Err(error) => Outcome::Failed(error.to_string()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the other process of the races, which start it"]
+async fn the_other_process() {
+    let Ok(settings) = std::env::var(SETTINGS) else { return };
+    serve(serde_json::from_str(&settings).unwrap(), 1).await;
+}
+
+/// The other process. It ends with this.
+struct Other(Child);
+
+impl Other {
+    fn start(settings: &Settings) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["race::the_other_process", "--exact", "--ignored"])
+            .env(SETTINGS, serde_json::to_string(settings).unwrap())
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Calls both processes at once, and returns what each of them answered; nothing when one of them is not there yet.
+async fn call(
+    client: &async_nats::Client,
+    subject: &'static str,
+    payload: Vec<u8>,
+    patience: Duration,
+) -> Option<[(u64, Outcome); 2]> {
+    let inbox = client.new_inbox();
+    let answers = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish_with_reply(subject, inbox, payload.into()).await.unwrap();
+    let both = answers.filter(|answer| future::ready(answer.status.is_none())).take(2);
+    let both: Vec<_> = timeout(patience, both.collect()).await.ok()?;
+    let read = |message: async_nats::Message| serde_json::from_slice(&message.payload).unwrap();
+    both.into_iter().map(read).collect::<Vec<_>>().try_into().ok()
+}
+
+/// Runs the races with commits of so many events, each for the next version of one of a few aggregates. Who hears of it
+/// first is up to the server that tells both.
+async fn race(settings: Settings, events: usize) {
+    let client = settings.client().await;
+    let _other = Other::start(&settings);
+    let this = tokio::spawn(serve(settings.clone(), 0));
+    let ready = async {
+        while call(&client, "race.ready", Vec::new(), Duration::from_millis(200)).await.is_none() {}
+    };
+    timeout(LONG, ready).await.expect("both processes begin");
+    let lanes = (0..AT_ONCE as u64).map(async |lane| {
+        let (mut version, mut wins) = (0, [0; 2]);
+        for number in (lane..RACES).step_by(AT_ONCE) {
+            let race = Call { id: format!("log-{lane}"), number, events, expected: version };
+            let race = serde_json::to_vec(&race).unwrap();
+            let (won, winner, lost) = match call(&client, "race.call", race, LONG).await.unwrap() {
+                [(side, Outcome::Won { version }), (_, lost)]
+                | [(_, lost), (side, Outcome::Won { version })] => (version, side, lost),
+                nobody => panic!("race {number}: {nobody:?}"),
+            };
+            assert_eq!(lost, Outcome::Lost { expected: version, actual: won }, "race {number}");
+            version = won;
+            wins[winner as usize] += 1;
+        }
+        wins
     });
     let running: Vec<_> = lanes.collect();
-    futures::stream::iter(running).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
-    assert_eq!(sound(ours).await.len() as u64, RACES);
+    let wins: Vec<[u64; 2]> =
+        futures::stream::iter(running).buffer_unordered(AT_ONCE).collect().await;
+    this.abort();
+    assert_eq!(sound(&settings.process().await).await.len() as u64, RACES);
+    for side in [0, 1] {
+        assert!(wins.iter().any(|wins| wins[side] > 0), "process {side} has never won: no race");
+    }
+}
+
+async fn race_on_one(events: usize) {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let urls = vec![server.url().to_owned()];
+    race(Settings { urls, context: "bad-days".to_owned(), replicas: 1 }, events).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_wins_with_one_event() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let ours = process(&[server.url()], &config(1, 30_000)).await;
-    let theirs = process(&[server.url()], &config(1, 30_000)).await;
-    race(&ours, &theirs, 1).await;
+    race_on_one(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_wins_with_a_batch() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let ours = process(&[server.url()], &config(1, 30_000)).await;
-    let theirs = process(&[server.url()], &config(1, 30_000)).await;
-    race(&ours, &theirs, 3).await;
+    race_on_one(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_wins_on_three_servers() {
     let _alone = ONE_CLUSTER.lock().await;
     let cluster = PrivateCluster::start().await.unwrap();
-    let [one, two, three] = cluster.urls();
     for events in [1, 3] {
-        let named = cim_persistence::store::NatsRepositoryConfig {
-            context: format!("race-{events}"),
-            ..config(3, 30_000)
-        };
-        let ours = process(&[one, two, three], &named).await;
-        let theirs = process(&[three, two, one], &named).await;
-        race(&ours, &theirs, events).await;
+        let urls = cluster.urls().to_vec();
+        race(Settings { urls, context: format!("race-{events}"), replicas: 3 }, events).await;
     }
 }
