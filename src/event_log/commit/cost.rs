@@ -22,14 +22,18 @@ const LEVELS: usize = 16;
 /// How fast a load that was reached once is forgotten: it halves in this time.
 const HALF_LIFE: Duration = Duration::from_millis(50);
 
-/// The way not taken is tried again after this many times what the trial costs, and not before the least pause.
+/// The way not taken is tried again after this many times what the last trial took, and not before the least pause.
 /// So trials cost about one part in a hundred.
-const TRIAL_SHARE: f64 = 100.0;
+const TRIAL_SHARE: u32 = 100;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The way not taken is tried at a load that has been held for so long.
 const HOLD: Duration = Duration::from_millis(100);
+
+/// A trial ends early after so many commits that took so many times as long as those of the other way.
+const CLEAR_COMMITS: usize = 32;
+const CLEARLY_SLOWER: f64 = 4.0;
 
 /// A batch waits for commits that are expected at most this part of the time that the last batch took.
 const PATIENCE_SHARE: u32 = 2;
@@ -64,6 +68,8 @@ type Costs = [Option<Cost>; LEVELS];
 struct Cost {
     seconds_per_commit: f64,
     measured: Instant,
+    /// How long the last trial of it took.
+    trial: Duration,
 }
 
 /// All commits that have the choice go one way until what that costs is known.
@@ -72,6 +78,8 @@ struct Trial {
     lane: Lane,
     level: usize,
     begun: Instant,
+    /// Since when nothing went the other way, for commits that travel alone.
+    undisturbed: Option<Instant>,
     seconds: f64,
     commits: usize,
 }
@@ -97,7 +105,7 @@ impl Load {
         state.bound_under_way += usize::from(is_bound);
         state.alone_under_way += usize::from(lane == Lane::Alone);
         let alone_under_way = state.alone_under_way;
-        let is_mixed = state.under_way > alone_under_way + state.bound_under_way;
+        let is_mixed = state.is_mixed();
         Ticket { load: Arc::clone(self), lane, is_bound, alone_under_way, is_mixed }
     }
 
@@ -124,8 +132,15 @@ impl Load {
     ) {
         let mut state = self.state();
         state.batch_takes = full;
-        let level = state.level(now);
-        state.note(Lane::Together, level, took.as_secs_f64(), commits, now);
+        let (level, seconds) = (state.level(now), took.as_secs_f64());
+        match state.trial_of(Lane::Together) {
+            Some(mut trial) => {
+                trial.seconds += seconds;
+                trial.commits += commits;
+                state.tried(trial, now);
+            }
+            None => state.note(Lane::Together, level, seconds, commits, now),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,6 +150,11 @@ impl Load {
 }
 
 impl State {
+    /// Whether some that had the choice travel together.
+    fn is_mixed(&self) -> bool {
+        self.under_way > self.alone_under_way + self.bound_under_way
+    }
+
     /// The load that was lately reached. After a batch all its callers are gone for a moment; the load is not.
     fn load(&mut self, now: Instant) -> usize {
         let past = self.peak_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -173,7 +193,7 @@ impl State {
             Some(together) if !is_slower(&together) => (Lane::Together, Lane::Alone, Some(alone)),
             together => (Lane::Alone, Lane::Together, together),
         };
-        let is_fresh = |known: Known| known.distance <= 1 && !known.cost.is_stale(level, now);
+        let is_fresh = |known: Known| known.distance <= 1 && !known.cost.is_stale(now);
         match is_held && !known.is_some_and(is_fresh) {
             true => self.begin_trial(other, level, now),
             false => better,
@@ -194,26 +214,34 @@ impl State {
     }
 
     fn begin_trial(&mut self, lane: Lane, level: usize, now: Instant) -> Lane {
-        self.trial = Some(Trial { lane, level, begun: now, seconds: 0.0, commits: 0 });
+        let (undisturbed, seconds, commits) = (None, 0.0, 0);
+        self.trial = Some(Trial { lane, level, begun: now, undisturbed, seconds, commits });
         lane
     }
 
     /// Notes what commits took at a level of load, all of them together.
     fn note(&mut self, lane: Lane, level: usize, seconds: f64, commits: usize, now: Instant) {
-        let Some(mut trial) = self.trial.filter(|trial| trial.lane == lane) else {
-            let weight = WEIGHT * (commits as f64 / f64::from(1_u32 << level)).min(1.0);
-            blend(&mut self.costs(lane)[level], seconds / commits.max(1) as f64, weight, now);
-            return;
+        let weight = WEIGHT * (commits as f64 / f64::from(1_u32 << level)).min(1.0);
+        blend(&mut self.costs(lane)[level], seconds / commits.max(1) as f64, weight, now);
+    }
+
+    fn trial_of(&self, lane: Lane) -> Option<Trial> {
+        self.trial.filter(|trial| trial.lane == lane)
+    }
+
+    /// Goes on with a trial, or ends it when enough is known.
+    fn tried(&mut self, trial: Trial, now: Instant) {
+        let Trial { lane, level, seconds, commits, .. } = trial;
+        let others = match lane {
+            Lane::Alone => nearest(&self.together, level),
+            Lane::Together => nearest(&self.alone, level),
         };
-        if trial.level.abs_diff(level) > 1 {
-            // Among the first of the trial, when not all went its way yet.
-            return;
-        }
-        trial.seconds += seconds;
-        trial.commits += commits;
-        self.trial = Some(trial);
-        if trial.commits >= (1 << trial.level) / 2 {
+        let limit = others.map_or(f64::INFINITY, |o| CLEARLY_SLOWER * o.cost.seconds_per_commit);
+        let is_clear = commits >= CLEAR_COMMITS && seconds > limit * commits as f64;
+        if is_clear || commits >= (1 << level) / 2 {
             self.conclude(trial, now);
+        } else {
+            self.trial = Some(trial);
         }
     }
 
@@ -223,7 +251,8 @@ impl State {
             0 => f64::INFINITY,
             commits => trial.seconds / commits as f64,
         };
-        let cost = Cost { seconds_per_commit, measured: now };
+        let took = now.saturating_duration_since(trial.begun);
+        let cost = Cost { seconds_per_commit, measured: now, trial: took };
         self.costs(trial.lane)[trial.level] = Some(cost);
     }
 
@@ -257,22 +286,21 @@ fn level_of(commits: usize) -> usize {
 }
 
 impl Cost {
-    fn is_stale(self, level: usize, now: Instant) -> bool {
-        let trial = self.seconds_per_commit * f64::from(1_u32 << level);
-        let pause = (trial * TRIAL_SHARE).min(LONGEST_PAUSE.as_secs_f64());
-        now.saturating_duration_since(self.measured)
-            > Duration::from_secs_f64(pause).max(LEAST_PAUSE)
+    fn is_stale(self, now: Instant) -> bool {
+        let pause = (self.trial * TRIAL_SHARE).clamp(LEAST_PAUSE, LONGEST_PAUSE);
+        now.saturating_duration_since(self.measured) > pause
     }
 }
 
 fn blend(cost: &mut Option<Cost>, seconds_per_commit: f64, weight: f64, now: Instant) {
-    let blended = match *cost {
+    let (blended, trial) = match *cost {
         Some(old) if old.seconds_per_commit.is_finite() => {
-            old.seconds_per_commit + weight * (seconds_per_commit - old.seconds_per_commit)
+            let change = seconds_per_commit - old.seconds_per_commit;
+            (old.seconds_per_commit + weight * change, old.trial)
         }
-        _ => seconds_per_commit,
+        _ => (seconds_per_commit, Duration::ZERO),
     };
-    *cost = Some(Cost { seconds_per_commit: blended, measured: now });
+    *cost = Some(Cost { seconds_per_commit: blended, measured: now, trial });
 }
 
 impl Ticket {
@@ -282,12 +310,25 @@ impl Ticket {
 
     /// Notes that the commit was stored by a message of its own.
     pub(super) fn stored_alone(&self, took: Duration, now: Instant) {
-        if self.is_mixed {
+        let mut state = self.load.state();
+        let Some(mut trial) = state.trial_of(Lane::Alone) else {
+            if !self.is_mixed {
+                let under_way = self.alone_under_way.max(1);
+                let (level, seconds) = (level_of(under_way), took.as_secs_f64() / under_way as f64);
+                state.note(Lane::Alone, level, seconds, 1, now);
+            }
             return;
+        };
+        // By how many are stored in a time: a trial that waited for the latency under full load would take twice as long.
+        match trial.undisturbed {
+            _ if state.is_mixed() => trial.undisturbed = None,
+            None => (trial.undisturbed, trial.seconds, trial.commits) = (Some(now), 0.0, 0),
+            Some(since) => {
+                trial.seconds = now.saturating_duration_since(since).as_secs_f64();
+                trial.commits += 1;
+            }
         }
-        let under_way = self.alone_under_way.max(1);
-        let (level, seconds) = (level_of(under_way), took.as_secs_f64() / under_way as f64);
-        self.load.state().note(Lane::Alone, level, seconds, 1, now);
+        state.tried(trial, now);
     }
 }
 
@@ -301,123 +342,4 @@ impl Drop for Ticket {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::{Duration, Instant};
-
-    use super::{Lane, Load};
-
-    /// What commits cost on a server that was made up.
-    #[derive(Clone, Copy)]
-    struct Server {
-        /// Each commit that travels alone, one after the other.
-        alone: Duration,
-        /// Each batch, and each commit in it.
-        batch: Duration,
-        in_batch: Duration,
-    }
-
-    /// So many callers, each of which commits again when it has its answer. Returns how many of their commits went alone.
-    fn run(
-        load: &Arc<Load>,
-        now: &mut Instant,
-        server: Server,
-        callers: usize,
-        rounds: usize,
-    ) -> usize {
-        let mut alone = 0;
-        for _ in 0..rounds {
-            let mixed = load.is_mixed();
-            let tickets: Vec<_> = (0..callers).map(|_| load.arrive(1, *now)).collect();
-            let (single, batched): (Vec<_>, Vec<_>) =
-                tickets.into_iter().partition(|ticket| ticket.lane() == Lane::Alone);
-            alone += single.len();
-            let begun = *now;
-            for ticket in &single {
-                *now += server.alone;
-                ticket.stored_alone(*now - begun, *now);
-            }
-            if !batched.is_empty() {
-                let took = server.batch + server.in_batch * batched.len() as u32;
-                *now += took;
-                if single.is_empty() && !mixed {
-                    load.stored_together(batched.len(), took, took, *now);
-                }
-            }
-        }
-        alone
-    }
-
-    /// Batches cost much whatever their size, and commits in them little.
-    const SLOW_BATCHES: Server = Server {
-        alone: Duration::from_micros(200),
-        batch: Duration::from_micros(2000),
-        in_batch: Duration::from_micros(15),
-    };
-
-    /// Commits alone cost less than commits in a batch.
-    const FAST_SINGLES: Server = Server { alone: Duration::from_micros(10), ..SLOW_BATCHES };
-
-    #[test]
-    fn the_cheaper_way_is_taken_at_every_load() {
-        for (server, callers, wanted) in [
-            (SLOW_BATCHES, 1, Lane::Alone),
-            (SLOW_BATCHES, 4, Lane::Alone),
-            (SLOW_BATCHES, 32, Lane::Together),
-            (SLOW_BATCHES, 250, Lane::Together),
-            (SLOW_BATCHES, 256, Lane::Together),
-            (FAST_SINGLES, 32, Lane::Alone),
-            (FAST_SINGLES, 250, Lane::Alone),
-            (FAST_SINGLES, 256, Lane::Alone),
-        ] {
-            let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-            run(&load, &mut now, server, callers, 20);
-            let alone = run(&load, &mut now, server, callers, 1000);
-            let strays = match wanted {
-                Lane::Alone => callers * 1000 - alone,
-                Lane::Together => alone,
-            };
-            assert!(strays <= callers * 1000 / 20, "{callers} callers: {strays} the other way");
-        }
-    }
-
-    #[test]
-    fn a_way_that_has_become_cheaper_is_found() {
-        let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-        run(&load, &mut now, SLOW_BATCHES, 64, 2000);
-        run(&load, &mut now, FAST_SINGLES, 64, 2000);
-        let alone = run(&load, &mut now, FAST_SINGLES, 64, 1000);
-        assert!(alone > 64 * 950, "{alone}");
-    }
-
-    #[test]
-    fn a_burst_tries_nothing() {
-        let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-        run(&load, &mut now, SLOW_BATCHES, 256, 20);
-        for _ in 0..20 {
-            now += Duration::from_secs(4);
-            let alone = run(&load, &mut now, SLOW_BATCHES, 256, 5);
-            assert!(alone <= 8, "{alone} before the load was known");
-        }
-    }
-
-    #[test]
-    fn commits_that_meet_those_of_the_other_way_are_no_measure() {
-        let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-        let alone = run(&load, &mut now, SLOW_BATCHES, 4, 120);
-        assert_eq!(alone, 4 * 120, "nothing else is known");
-        now += Duration::from_millis(5);
-        let bound = load.arrive(3, now);
-        let first = load.arrive(1, now);
-        assert_eq!(first.lane(), Lane::Together, "tried next");
-        now += Duration::from_secs(2);
-        let second = load.arrive(1, now);
-        assert_eq!(second.lane(), Lane::Alone, "the trial has come to nothing");
-        assert!(second.is_mixed);
-        drop(first);
-        let third = load.arrive(1, now);
-        assert!(third.lane() == Lane::Alone && !third.is_mixed, "a commit of three had no choice");
-        drop((bound, second, third));
-        assert!(!load.is_mixed());
-    }
-}
+mod tests;
