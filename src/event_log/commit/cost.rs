@@ -22,9 +22,9 @@ const LEVELS: usize = 16;
 /// How fast a load that was reached once is forgotten: it halves in this time.
 const HALF_LIFE: Duration = Duration::from_millis(50);
 
-/// The way not taken is tried again after this many times what the last trial took, and not before the least pause.
-/// So trials cost about one part in a hundred.
-const TRIAL_SHARE: u32 = 100;
+/// The way not taken is tried again after this many times what the last trial took, and not before the least pause. With
+/// the ways there and back, which cost about as much each, trials take one part in a hundred.
+const TRIAL_SHARE: u32 = 300;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -238,7 +238,12 @@ impl State {
         };
         let limit = others.map_or(f64::INFINITY, |o| CLEARLY_SLOWER * o.cost.seconds_per_commit);
         let is_clear = commits >= CLEAR_COMMITS && seconds > limit * commits as f64;
-        if is_clear || commits >= (1 << level) / 2 {
+        let enough = match lane {
+            // The answers to those that were sent at once may come at once, so at least one more has to come.
+            Lane::Alone => self.load(now),
+            Lane::Together => (1 << level) / 2,
+        };
+        if is_clear || commits >= enough {
             self.conclude(trial, now);
         } else {
             self.trial = Some(trial);
