@@ -35,7 +35,8 @@ const HOLD: Duration = Duration::from_millis(100);
 const CLEAR_COMMITS: usize = 32;
 const CLEARLY_SLOWER: f64 = 4.0;
 
-/// A batch waits for commits that are expected at most this part of the time that the last batch took.
+/// A batch waits for commits that are expected at most this part of the time that the last batch took, and never longer
+/// than a load is remembered.
 const PATIENCE_SHARE: u32 = 2;
 
 /// How much as many commits as are under way count against all that were measured before.
@@ -113,7 +114,8 @@ impl Load {
     pub(super) fn worth_waiting_for(&self) -> (usize, Duration) {
         let mut state = self.state();
         let load = state.load(Instant::now());
-        (load.saturating_sub(state.alone_under_way), state.batch_takes / PATIENCE_SHARE)
+        let patience = (state.batch_takes / PATIENCE_SHARE).min(HALF_LIFE);
+        (load.saturating_sub(state.alone_under_way), patience)
     }
 
     /// Whether commits travel alone.
