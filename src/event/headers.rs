@@ -12,8 +12,8 @@ use super::Envelope;
 
 /// The names of the headers.
 pub mod names {
-    /// What the server deduplicates messages by that no guard admits only once. No event has it: it costs the server as
-    /// much as a fifth of storing the event.
+    /// What the server deduplicates messages by that no guard admits only once. No event has it: the server would have to
+    /// remember each for nothing.
     pub const MSG_ID: &str = "Nats-Msg-Id";
     /// The event id.
     pub const EVENT_ID: &str = "Cim-Event-Id";

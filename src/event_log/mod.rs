@@ -87,8 +87,11 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     }
 
     /// Stores the messages of a stream like [`publish_batch`](Self::publish_batch), where a backend can take each of them
-    /// as it comes and the last one is not known before. A stream of one message is one message. One round trip after the
-    /// stream has ended, within seconds.
+    /// as it comes and the last one is not known before. A stream of one message is one message. The stream should end within
+    /// seconds, since a server gives up an open batch. One round trip after that.
+    ///
+    /// # Errors
+    /// As [`publish_batch`](Self::publish_batch), and [`BackendError::Invalid`] for a stream without messages.
     fn publish_stream<'a>(
         &'a self,
         messages: BoxStream<'a, NewMessage>,
