@@ -233,13 +233,13 @@ impl Gatherer {
     async fn run(mut self) {
         while self.wait().await {
             let log = Arc::clone(&self.log);
-            let (begun, mixed) = (Instant::now(), self.load.is_mixed());
+            let (begun, mixed) = (tokio::time::Instant::now(), self.load.is_mixed());
             let (send, messages) = unbounded();
             // The server takes the first commits while the others are still on their way here.
             let filling = async { (self.fill(send).await, Instant::now()) };
             let (sent, (jobs, full)) = join(log.publish_stream(messages.boxed()), filling).await;
             let commits = jobs.len();
-            if Group::new(jobs).conclude(sent, &log, self.policy).await && !mixed {
+            if Group::new(jobs, begun).conclude(sent, &log, self.policy).await && !mixed {
                 let (took, now) = (begun.elapsed(), Instant::now());
                 self.load.stored_together(commits, took, full.elapsed(), now);
             }
@@ -266,7 +266,9 @@ impl Gatherer {
             while let Ok(job) = self.jobs.try_recv() {
                 self.waiting.push_back(job);
             }
-            while let Some(job) = self.waiting.pop_front() {
+            while !batch.is_full
+                && let Some(job) = self.waiting.pop_front()
+            {
                 batch.add(job, &send);
             }
             if batch.is_full || batch.known() >= expected {
@@ -278,6 +280,7 @@ impl Gatherer {
             }
         }
         metrics::histogram!("cim_batch_messages").record(batch.messages as f64);
+        batch.left.append(&mut self.waiting);
         self.waiting = batch.left;
         batch.jobs
     }

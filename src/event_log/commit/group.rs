@@ -34,8 +34,9 @@ enum Next {
 }
 
 impl Group {
-    pub(super) fn new(jobs: Vec<Job>) -> Self {
-        Self { jobs, unproven: false, begun: tokio::time::Instant::now(), pause: FIRST_PAUSE }
+    /// Commits whose first try began then.
+    pub(super) fn new(jobs: Vec<Job>, begun: tokio::time::Instant) -> Self {
+        Self { jobs, unproven: false, begun, pause: FIRST_PAUSE }
     }
 
     /// Makes of the outcome of the first try what becomes of each commit, trying again as often as it takes, and says
@@ -158,7 +159,7 @@ impl Group {
                 let rest = self.jobs.split_off(1);
                 let alone = Group { jobs: self.jobs, unproven: false, ..self };
                 let _ = alone.conflict_of_the_only();
-                again(Group::new(rest))
+                again(Group::new(rest, tokio::time::Instant::now()))
             }
             Ok(Found::Nothing) if broken.iter().flatten().any(Option::is_some) => {
                 self.unproven = false;
@@ -241,7 +242,7 @@ pub(super) async fn store_alone(
     policy: CommitPolicy,
     commit: Commit,
 ) -> Result<Stored, CommitError> {
-    let since = Instant::now();
+    let (since, begun) = (Instant::now(), tokio::time::Instant::now());
     let sent = send(log.as_ref(), std::slice::from_ref(&commit)).await;
     if let Ok(last) = sent {
         metrics::histogram!("cim_commit_wait_seconds").record(since.elapsed().as_secs_f64());
@@ -251,7 +252,8 @@ pub(super) async fn store_alone(
     // Boxed, because it is rare and would make the future of every commit large.
     Box::pin(async {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        Group::new(vec![Job { commit, since, reply }]).conclude(sent, log, policy).await;
+        let jobs = vec![Job { commit, since, reply }];
+        Group::new(jobs, begun).conclude(sent, log, policy).await;
         answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
     })
     .await
