@@ -4,12 +4,13 @@
 //! replaces one of a later version: each write expects the revision that was seen when the versions were compared.
 //! What is not written is not lost, since every record can be derived again; so errors here are logged, not returned.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use quick_cache::sync::Cache;
 use tokio::sync::Notify;
 
@@ -126,16 +127,28 @@ impl StateWriter {
     pub(crate) fn offer(&self, key: Key, version: u64, replaces: Replaces, encode: Encode) {
         let shared = &self.handle.0;
         let mut queue = shared.queue();
-        if queue.waiting.len() >= MAX_WAITING && !queue.waiting.contains_key(&key) {
-            metrics::counter!("cim_state_dropped_total").increment(1);
-            return;
-        }
-        let newer = queue.waiting.get(&key).is_none_or(|waiting| waiting.version < version);
-        if newer {
-            queue.waiting.insert(key, Waiting { version, replaces, encode });
-        }
+        let already = queue.waiting.len();
+        let replaced = match queue.waiting.entry(key) {
+            Entry::Occupied(mut waiting) if waiting.get().version < version => {
+                Some(waiting.insert(Waiting { version, replaces, encode }))
+            }
+            Entry::Occupied(_) => None,
+            Entry::Vacant(_) if already >= MAX_WAITING => {
+                metrics::counter!("cim_state_dropped_total").increment(1);
+                None
+            }
+            Entry::Vacant(free) => {
+                free.insert(Waiting { version, replaces, encode });
+                None
+            }
+        };
         drop(queue);
-        shared.wake.notify_one();
+        // Freed after the lock is.
+        drop(replaced);
+        // Where others wait already, the task knows.
+        if already == 0 {
+            shared.wake.notify_one();
+        }
     }
 
     /// Waits until everything offered so far is written or given up.
