@@ -149,7 +149,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 Arc::new(Box::pin(self.replayed(id, key, rules)).await?)
             }
         };
-        self.remember(key, &loaded);
+        self.remember(key, &loaded, Instant::now());
         Ok(loaded)
     }
 
@@ -409,7 +409,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     }
 
     /// Puts what was loaded or saved into the cache, unless the cache knows a later version.
-    pub(super) fn remember(&self, key: &AggregateId, loaded: &Arc<Loaded<A>>) {
+    pub(super) fn remember(&self, key: &AggregateId, loaded: &Arc<Loaded<A>>, compared: Instant) {
         let Some(cache) = &self.cache else { return };
         if let Some(cached) = cache.get(key)
             && cached.loaded.head.version > loaded.head.version
@@ -417,7 +417,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         {
             return;
         }
-        let cached = Cached { loaded: Arc::clone(loaded), compared: Instant::now() };
+        let cached = Cached { loaded: Arc::clone(loaded), compared };
         cache.insert(key.clone(), cached);
     }
 

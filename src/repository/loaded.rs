@@ -1,8 +1,10 @@
 //! An aggregate in memory: its state, and the head of the history it follows from.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+use cid::Cid;
 
 use super::{Aggregate, AggregateMetadata, RepositoryError};
 use crate::clock::Timestamp;
@@ -21,6 +23,8 @@ pub(super) struct Loaded<A> {
     pub(super) metadata: Metadata,
     pub(super) tags: BTreeSet<Tag>,
     pub(super) deleted: bool,
+    /// The CID of the state, once somebody asked for it.
+    pub(super) state_cid: OnceLock<Cid>,
 }
 
 /// What the cache holds.
@@ -47,6 +51,7 @@ impl<A: Aggregate> Loaded<A> {
             metadata: Metadata::default(),
             tags: BTreeSet::new(),
             deleted: false,
+            state_cid: OnceLock::new(),
         }
     }
 
@@ -136,6 +141,22 @@ impl<A: Aggregate> Loaded<A> {
         self.modified = modified;
         self.metadata = metadata.clone();
         self.tags.extend(metadata.tags());
+        self.state_cid = OnceLock::new();
+    }
+
+    /// The CID of the state; `None` without IPLD. The state is encoded for it once.
+    ///
+    /// # Errors
+    /// The codec's reason, as text, when it refuses the state.
+    pub(super) fn state_cid(&self, format: BlockFormat) -> Result<Option<Cid>, String> {
+        if format == BlockFormat::PlainJson {
+            return Ok(None);
+        }
+        if let Some(cid) = self.state_cid.get() {
+            return Ok(Some(*cid));
+        }
+        let cid = Block::encode(format, &self.state)?.cid;
+        Ok(cid.map(|cid| *self.state_cid.get_or_init(|| cid)))
     }
 
     fn check_continues(&self, event: &StoredEvent) -> Result<(), StoreError> {
@@ -166,18 +187,11 @@ impl<A: Aggregate> Loaded<A> {
         aggregate: &AggregateType,
         id: &AggregateId,
     ) -> Result<AggregateMetadata, RepositoryError> {
-        let state_cid = match format {
-            BlockFormat::Ipld(..) => {
-                Block::encode(format, &self.state)
-                    .map_err(|reason| RepositoryError::State {
-                        aggregate_type: aggregate.to_string(),
-                        id: id.to_string(),
-                        reason,
-                    })?
-                    .cid
-            }
-            BlockFormat::PlainJson => None,
-        };
+        let state_cid = self.state_cid(format).map_err(|reason| RepositoryError::State {
+            aggregate_type: aggregate.to_string(),
+            id: id.to_string(),
+            reason,
+        })?;
         Ok(AggregateMetadata {
             aggregate_id: id.clone(),
             aggregate_type: aggregate.clone(),

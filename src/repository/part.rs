@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 
@@ -179,7 +180,7 @@ where
         let Some(mut now) = self.now else { return };
         now.head.position = last;
         let (before, now) = (self.base.head.version, Arc::new(now));
-        self.repository.remember(&self.key, &now);
+        self.repository.remember(&self.key, &now, Instant::now());
         self.repository.keep(&self.key, &now);
         self.repository.snapshot_if_due(&self.key, before, &now);
     }

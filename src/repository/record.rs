@@ -1,6 +1,7 @@
 //! State and snapshots as they are kept in a bucket.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use cid::Cid;
 use ipld_core::ipld::Ipld;
@@ -119,6 +120,7 @@ fn loaded<A>((record, state): (Record<()>, A)) -> Loaded<A> {
         metadata: record.metadata,
         tags: record.tags,
         deleted: record.deleted,
+        state_cid: OnceLock::new(),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::join;
+
 use super::load::Rules;
 use super::loaded::Loaded;
 use super::{Aggregate, AggregateMetadata, Freshness, Repository, RepositoryError, SaveOptions};
@@ -115,7 +117,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 Some(before) => Box::pin(self.overtaken(id, key, before)).await?,
             };
             attempts -= 1;
-            match self.commit(key, prepare(&base)?).await {
+            // Whoever describes what is stored needs the CID of its state, and meets the error.
+            let meanwhile = |loaded: &Loaded<A>| drop(loaded.state_cid(self.context.format()));
+            match self.commit(key, prepare(&base)?, meanwhile).await {
                 Err(StoreError::Conflict { .. }) if attempts > 0 => {
                     conflict = Some(base.head.position);
                 }
@@ -191,28 +195,32 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         Ok(Prepared { before: head.version, messages: encoded.messages, loaded })
     }
 
-    /// Stores what was prepared, and makes its state the cached and kept one.
+    /// Stores what was prepared, and makes its state the cached and kept one. While the server works, `meanwhile` is done
+    /// with that state, of which only the position is not known yet.
     pub(super) async fn commit(
         &self,
         key: &AggregateId,
         prepared: Prepared<A>,
+        meanwhile: impl FnOnce(&Loaded<A>),
     ) -> Result<Arc<Loaded<A>>, StoreError> {
         let begun = Instant::now();
         let Prepared { before, messages, mut loaded } = prepared;
-        let result = self.context.commit(messages.into_vec()).await;
-        let outcome = if result.is_ok() { "ok" } else { "error" };
-        metrics::counter!("cim_saves_total", "outcome" => outcome).increment(1);
-        metrics::histogram!("cim_save_seconds").record(begun.elapsed().as_secs_f64());
+        let storing = self.context.commit(messages.into_vec());
+        let (result, ()) = join(storing, async { meanwhile(&loaded) }).await;
+        let ended = Instant::now();
+        metrics::histogram!("cim_save_seconds").record((ended - begun).as_secs_f64());
         let stored = match result {
             Ok(stored) => stored,
             Err(error) => {
+                metrics::counter!("cim_saves_total", "outcome" => "error").increment(1);
                 self.forget(key);
                 return Err(error);
             }
         };
+        metrics::counter!("cim_saves_total", "outcome" => "ok").increment(1);
         loaded.head.position = stored.last;
         let loaded = Arc::new(loaded);
-        self.remember(key, &loaded);
+        self.remember(key, &loaded, ended);
         self.keep(key, &loaded);
         self.snapshot_if_due(key, before, &loaded);
         Ok(loaded)

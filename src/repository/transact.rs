@@ -173,7 +173,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         }
         let prepared = self.decided(key, base, &events, &options.save.info())?;
         drop(events);
-        let loaded = match self.commit(key, prepared).await {
+        let loaded = match self.commit(key, prepared, |_| ()).await {
             Ok(loaded) => loaded,
             Err(StoreError::Conflict { .. }) => return Ok(Attempt::Conflict),
             Err(error) => return Err(error.into()),
