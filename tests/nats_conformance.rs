@@ -10,13 +10,16 @@ use bytes::Bytes;
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
 use cim_persistence::event::{Headers, NonEmpty, names};
-use cim_persistence::event_log::{EventLog, LogQuery, MemoryLog, NatsLog};
+use cim_persistence::event_log::{
+    Commit, CommitPolicy, Committer, EventLog, LogQuery, MemoryLog, NatsLog,
+};
 use cim_persistence::server::{self, Server, ServerConfig};
 use cim_persistence::state::NatsKeyValue;
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
 use cim_persistence::testing::conformance::event_log::{self, LogUnderTest};
 use cim_persistence::testing::conformance::key_value;
-use futures::TryStreamExt;
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -101,6 +104,109 @@ async fn what_a_small_client_throws_away_is_read_again() {
         assert_eq!(read, (1..=MESSAGES).collect::<Vec<_>>());
     }
     bench.remove(&name).await;
+}
+
+/// Messages of many callers leave together, and their answers come together; some callers do not wait for theirs.
+#[tokio::test]
+async fn each_caller_gets_the_answer_to_his_own_message() {
+    let bench = Bench::start().await;
+    let (name, under) = bench.log().await;
+    let mut callers = FuturesUnordered::new();
+    for number in 0..500 {
+        let publishing = under.log.publish(order(&under.scheme, number));
+        callers.push(async move { (number, publishing.await.unwrap()) });
+        if number % 5 == 0 {
+            let mut given_up = under.log.publish(order(&under.scheme, 1000 + number));
+            let _ = futures::poll!(&mut given_up);
+        }
+    }
+    let mut answers = BTreeMap::new();
+    while let Some((number, position)) = callers.next().await {
+        answers.insert(position.get(), Bytes::from(number.to_string()));
+    }
+    assert_eq!(answers.len(), 500);
+    let stored: BTreeMap<u64, Bytes> = contents(&under)
+        .await
+        .into_iter()
+        .map(|(position, _, payload)| (position, payload))
+        .collect();
+    for (position, payload) in answers {
+        assert_eq!(stored.get(&position), Some(&payload));
+    }
+    bench.remove(&name).await;
+}
+
+#[tokio::test]
+async fn commits_whose_acknowledgements_a_small_client_throws_away_are_stored_once() {
+    let bench = Bench::start().await;
+    let (name, under) = bench.log().await;
+    let small = async_nats::ConnectOptions::new().subscription_capacity(1);
+    let small = small.connect(bench.server.url()).await.unwrap();
+    let connection = Connection::from_client(small).with_timeout(Duration::from_millis(500));
+    let log = NatsLog::open(&connection, &name).await.unwrap();
+    let committer = Committer::start(Arc::new(log), CommitPolicy::default());
+    let commits = (0..300).map(|number| {
+        let message =
+            NewMessage { guard: Guard::Last(Position::START), ..order(&under.scheme, number) };
+        let commit = Commit::new(NonEmpty::from_vec(vec![message]).unwrap()).unwrap();
+        committer.commit(commit)
+    });
+    let mut stored: Vec<u64> = futures::future::try_join_all(commits)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|stored| stored.first.get())
+        .collect();
+    stored.sort_unstable();
+    assert_eq!(stored, (1..=300).collect::<Vec<_>>());
+    assert_eq!(contents(&under).await.len(), 300);
+    bench.remove(&name).await;
+}
+
+#[tokio::test]
+async fn a_message_that_no_stream_takes_is_answered_at_once() {
+    let bench = Bench::start().await;
+    let (name, under) = bench.log().await;
+    let patient = bench.connection.clone().with_timeout(Duration::from_secs(24 * 3600));
+    let log = NatsLog::open(&patient, &name).await.unwrap();
+    let elsewhere = ContextName::new(unique()).unwrap();
+    let elsewhere = SubjectScheme::new(elsewhere, "cim.events", "cim.aggregates").unwrap();
+    let message = order(&elsewhere, 1);
+    let subject = message.subject.clone();
+    match log.publish(message).await {
+        Err(BackendError::Unknown { detail, .. }) => {
+            assert_eq!(detail, format!("no stream takes messages on {subject}"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(contents(&under).await, []);
+    bench.remove(&name).await;
+}
+
+#[test]
+fn publishing_goes_on_when_the_runtime_it_began_on_has_ended() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let home = runtime();
+    let bench = home.block_on(Bench::start());
+    let (name, under) = home.block_on(bench.log());
+    for number in 1..=3 {
+        let elsewhere = runtime();
+        let position = elsewhere.block_on(under.log.publish(order(&under.scheme, number))).unwrap();
+        assert_eq!(position.get(), number);
+    }
+    assert_eq!(home.block_on(under.log.publish(order(&under.scheme, 4))).unwrap().get(), 4);
+    home.block_on(bench.remove(&name));
+}
+
+/// A message on a subject of its own.
+fn order(scheme: &SubjectScheme, number: u64) -> NewMessage {
+    let id = AggregateId::new(number.to_string()).unwrap();
+    NewMessage {
+        subject: scheme.events_of(&AggregateType::new("order").unwrap(), &id),
+        headers: Headers::new(),
+        payload: number.to_string().into(),
+        guard: Guard::Free,
+    }
 }
 
 async fn write(under: &LogUnderTest, mut messages: Vec<NewMessage>) -> Result<u64, &'static str> {

@@ -1,24 +1,28 @@
 //! The connection to NATS: the client, how requests are sent, how its errors are translated.
 //!
 //! How a connection is made is in `connect`, what is asked about disks in `durability`, how streams are made and
-//! checked in `provision`; which permissions were refused is kept in `denials`.
+//! checked in `provision`; which permissions were refused is kept in `denials`, and how single messages are published
+//! in `publisher`.
 
 mod connect;
 mod denials;
 mod durability;
 mod provision;
+mod publisher;
 
 use std::fmt;
 use std::future::pending;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_nats::header::HeaderMap;
 use async_nats::{Client, Message, Request, RequestErrorKind};
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::{BackendError, ConfigError, ConnectError, Durability, JetStreamLocation};
 use denials::Denials;
+use publisher::Publisher;
 
 pub(crate) use provision::{change_settings, create_stream, find_settings, settings_of};
 pub use provision::{provision, verify};
@@ -39,6 +43,8 @@ pub struct Connection {
     denials: Option<Arc<Denials>>,
     /// Whether the servers were durable when they were first asked for a check.
     durable: Arc<OnceLock<bool>>,
+    /// `None` before the first message.
+    publisher: Arc<RwLock<Option<Arc<Publisher>>>>,
 }
 
 impl Connection {
@@ -63,6 +69,7 @@ impl Connection {
             timeout: DEFAULT_TIMEOUT,
             denials: None,
             durable: Arc::default(),
+            publisher: Arc::default(),
         }
     }
 
@@ -142,12 +149,53 @@ impl Connection {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
+        let answer = self.client.send_request(subject.to_owned(), request);
+        self.unless_refused(subject, answer).await?.map_err(|error| request_failed(subject, error))
+    }
+
+    /// Publishes one message and waits for the stream that takes it to answer, at most [`timeout`](Self::timeout). What many
+    /// callers publish at once leaves together.
+    pub(crate) async fn publish(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Message, BackendError> {
+        let answer = timeout(self.timeout, async {
+            self.publisher().await?.publish(subject, headers, payload).await
+        });
+        self.unless_refused(subject, answer).await?.unwrap_or_else(|_| {
+            let waited = self.timeout;
+            Err(BackendError::unknown(format!("no answer to a message on {subject} in {waited:?}")))
+        })
+    }
+
+    /// The publisher that all clones of this connection share. One that has ended with its runtime is replaced.
+    async fn publisher(&self) -> Result<Arc<Publisher>, BackendError> {
+        if let Some(publisher) = self.running_publisher() {
+            return Ok(publisher);
+        }
+        let new = Arc::new(Publisher::start(&self.client).await?);
+        let mut slot = self.publisher.write().unwrap_or_else(PoisonError::into_inner);
+        let running = slot.clone().filter(|publisher| publisher.is_running());
+        Ok(running.unwrap_or_else(|| Arc::clone(slot.insert(new))))
+    }
+
+    fn running_publisher(&self) -> Option<Arc<Publisher>> {
+        let slot = self.publisher.read().unwrap_or_else(PoisonError::into_inner);
+        slot.clone().filter(|publisher| publisher.is_running())
+    }
+
+    /// What comes of `work`, unless the server refuses to let this user use `subject` before that.
+    async fn unless_refused<T>(
+        &self,
+        subject: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, BackendError> {
         let since = Instant::now();
         tokio::select! {
             biased;
-            answer = self.client.send_request(subject.to_owned(), request) => {
-                answer.map_err(|error| request_failed(subject, error))
-            }
+            outcome = work => Ok(outcome),
             detail = self.refused(since, subject) => {
                 Err(BackendError::Denied { subject: subject.to_owned(), detail })
             }

@@ -111,7 +111,9 @@ impl NatsLog {
 
     async fn publish_one(&self, message: NewMessage) -> Result<Position, BackendError> {
         headers::check(&message, None, self.connection.max_payload())?;
-        self.request_ack(&message, None).await
+        let headers = headers::of(&message, None)?;
+        let answer = self.connection.publish(message.subject.as_str(), headers, message.payload);
+        wire::ack(&self.stream, &answer.await.map_err(wire::unproven)?.payload)
     }
 
     async fn publish_all(&self, messages: NonEmpty<NewMessage>) -> Result<Position, BackendError> {

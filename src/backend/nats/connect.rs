@@ -95,6 +95,7 @@ impl<'a> Plan<'a> {
             timeout: config.request_timeout,
             denials: Some(denials),
             durable: Arc::default(),
+            publisher: Arc::default(),
         };
         check_jetstream(&connection, &config.jetstream).await?;
         connection.check_durability(config.durability).await?;

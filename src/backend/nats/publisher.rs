@@ -1,0 +1,219 @@
+//! Publishing the messages of many callers with few system calls.
+//!
+//! A request of the client's wakes the connection's task for each message, and tokio runs next what was woken last: each
+//! message would be a write of its own, and on the server a read of its own. So messages wait here until a few are
+//! together or nobody else is ready to run, and leave through one task. Their answers come by one subscription. Where
+//! a client holds fewer answers than come at once, those it drops are missed like any that are lost on the way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_nats::client::{PublishError, PublishErrorKind};
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use foldhash::HashMap;
+use futures::StreamExt;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinHandle, yield_now};
+
+use super::BackendError;
+
+/// So many messages leave without waiting for more: with them the system calls of each are a small part of what it
+/// costs, and the server has work while the next callers run.
+const ENOUGH: usize = 8;
+
+/// The most answers that are looked up at once.
+const MOST_ANSWERS: usize = 64;
+
+/// Sends messages to streams on one connection, and gives their answers to those who wait. Two tasks do that until it is
+/// dropped.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    desk: Arc<Desk>,
+    sending: JoinHandle<()>,
+    receiving: JoinHandle<()>,
+}
+
+/// What callers and the two tasks share.
+#[derive(Debug)]
+struct Desk {
+    /// What the subjects of all answers begin with.
+    inbox: String,
+    state: Mutex<State>,
+    /// Something waits to leave, or enough of it.
+    woken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The callers that wait for an answer, by the number at the end of its subject.
+    waiting: HashMap<u64, oneshot::Sender<Result<Message, PublishError>>>,
+    /// What the client does not have yet.
+    leaving: Vec<Outgoing>,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    number: u64,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+impl Publisher {
+    /// Starts the two tasks on the current runtime.
+    pub(super) async fn start(client: &Client) -> Result<Self, BackendError> {
+        let inbox = format!("{}.", client.new_inbox());
+        let answers = client.subscribe(format!("{inbox}*")).await.map_err(|error| {
+            BackendError::unavailable(format!("subscribing to acknowledgements: {error}"))
+        })?;
+        let desk = Arc::new(Desk { inbox, state: Mutex::default(), woken: Notify::new() });
+        Ok(Self {
+            sending: tokio::spawn(send_all(Arc::clone(&desk), client.clone())),
+            receiving: tokio::spawn(receive_all(Arc::clone(&desk), answers)),
+            desk,
+        })
+    }
+
+    /// Whether both tasks still run: they end with the runtime they were started on, and with the client.
+    pub(super) fn is_running(&self) -> bool {
+        !self.sending.is_finished() && !self.receiving.is_finished()
+    }
+
+    /// Sends one message and waits for its answer, for ever if there is none. Whether a message leaves whose future is
+    /// dropped is not known.
+    pub(super) async fn publish(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Message, BackendError> {
+        let (number, answer) = self.desk.enter(subject, headers, payload);
+        let _place = Place { desk: &self.desk, number };
+        let answer = answer.await.map_err(|_| BackendError::unknown("the publisher has ended"))?;
+        let answer = answer.map_err(|error| not_sent(subject, &error))?;
+        match answer.status {
+            Some(StatusCode::NO_RESPONDERS) => {
+                Err(BackendError::unavailable(format!("no stream takes messages on {subject}")))
+            }
+            _ => Ok(answer),
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.sending.abort();
+        self.receiving.abort();
+    }
+}
+
+fn not_sent(subject: &str, error: &PublishError) -> BackendError {
+    let detail = format!("sending a message on {subject}: {error}");
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => {
+            BackendError::Invalid { detail }
+        }
+        PublishErrorKind::Send => BackendError::unknown(detail),
+    }
+}
+
+/// A caller that waits, until it is dropped.
+struct Place<'d> {
+    desk: &'d Desk,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.desk.state().waiting.remove(&self.number);
+    }
+}
+
+impl Desk {
+    fn enter(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> (u64, oneshot::Receiver<Result<Message, PublishError>>) {
+        let (sender, answer) = oneshot::channel();
+        let subject = subject.to_owned();
+        let mut state = self.state();
+        state.last_number += 1;
+        let number = state.last_number;
+        state.waiting.insert(number, sender);
+        state.leaving.push(Outgoing { number, subject, headers, payload });
+        let leaving = state.leaving.len();
+        drop(state);
+        if leaving == 1 || leaving == ENOUGH {
+            self.woken.notify_one();
+        }
+        (number, answer)
+    }
+
+    /// Whether others are under way that may have more to send in a moment.
+    fn may_wait(&self) -> bool {
+        let state = self.state();
+        state.leaving.len() < ENOUGH && state.leaving.len() < state.waiting.len()
+    }
+
+    /// What is to leave now. Callers that have gone do not want their messages sent any more.
+    fn take(&self) -> Vec<Outgoing> {
+        let mut state = self.state();
+        let mut leaving = std::mem::take(&mut state.leaving);
+        leaving.retain(|message| state.waiting.contains_key(&message.number));
+        leaving
+    }
+
+    fn fail(&self, number: u64, error: PublishError) {
+        if let Some(caller) = self.state().waiting.remove(&number) {
+            // Nobody listens when the caller's future was dropped.
+            let _ = caller.send(Err(error));
+        }
+    }
+
+    fn answer_all(&self, answers: Vec<Message>) {
+        let mut state = self.state();
+        for answer in answers {
+            let number = answer.subject.strip_prefix(&self.inbox).and_then(|n| n.parse().ok());
+            if let Some(caller) = number.and_then(|number: u64| state.waiting.remove(&number)) {
+                let _ = caller.send(Ok(answer));
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn send_all(desk: Arc<Desk>, client: Client) {
+    loop {
+        desk.woken.notified().await;
+        if desk.may_wait() {
+            // The second one comes when whoever is ready has run, or many of them.
+            tokio::select! {
+                biased;
+                () = desk.woken.notified() => {}
+                () = yield_now() => {}
+            }
+        }
+        for Outgoing { number, subject, headers, payload } in desk.take() {
+            let reply = format!("{}{number}", desk.inbox);
+            let sent =
+                client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
+            if let Err(error) = sent {
+                desk.fail(number, error);
+            }
+        }
+    }
+}
+
+async fn receive_all(desk: Arc<Desk>, answers: Subscriber) {
+    let mut answers = answers.ready_chunks(MOST_ANSWERS);
+    while let Some(chunk) = answers.next().await {
+        desk.answer_all(chunk);
+    }
+}
