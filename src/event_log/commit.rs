@@ -7,14 +7,17 @@
 mod cost;
 mod group;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::iter::once;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt};
 use futures::StreamExt;
-use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::future::join;
+use futures::stream::poll_fn;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
 use super::EventLog;
@@ -70,9 +73,19 @@ impl Commit {
         })
     }
 
-    /// The subjects it writes to.
-    fn written(&self) -> impl Iterator<Item = &Subject> + Clone {
-        self.messages().iter().map(|message| &message.subject)
+    /// What it does to which subjects.
+    fn touches(&self) -> impl Iterator<Item = (&Subject, Touched)> {
+        self.messages().iter().flat_map(|message| {
+            let own = match message.guard {
+                Guard::Last(_) => Touched::Guarded,
+                Guard::Free | Guard::LastOf(..) => Touched::Written,
+            };
+            let other = match &message.guard {
+                Guard::LastOf(subject, _) => Some((subject, Touched::Guarded)),
+                Guard::Free | Guard::Last(_) => None,
+            };
+            once((&message.subject, own)).chain(other)
+        })
     }
 
     /// The guard that admits the commit at most once.
@@ -191,11 +204,7 @@ impl Committer {
         let admitted = || commit.messages().iter().all(|message| self.log.admits(message));
         let result = if ticket.lane() == Lane::Alone || !admitted() {
             metrics::counter!("cim_commits_sent_total", "lane" => "alone").increment(1);
-            let result = group::store_alone(&self.log, self.policy, commit).await;
-            if result.is_ok() && ticket.lane() == Lane::Alone {
-                ticket.stored_alone(since.elapsed(), Instant::now());
-            }
-            result
+            group::store_alone(&self.log, self.policy, commit, since).await
         } else {
             metrics::counter!("cim_commits_sent_total", "lane" => "batch").increment(1);
             let (reply, answer) = oneshot::channel();
@@ -203,20 +212,31 @@ impl Committer {
             self.queue.send(job).await.map_err(|_| CommitError::Closed)?;
             answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
         };
-        measure(&result, since.elapsed());
+        let now = Instant::now();
+        if result.is_ok() && ticket.lane() == Lane::Alone {
+            ticket.stored_alone(now - since, now);
+        }
+        count(&result);
+        metrics::histogram!("cim_commit_seconds").record((now - since).as_secs_f64());
         result
     }
 }
 
-fn measure(result: &Result<Stored, CommitError>, took: Duration) {
-    let outcome = match result {
-        Ok(_) => "stored",
-        Err(CommitError::Conflict { .. }) => "conflict",
-        Err(CommitError::Refused(_)) => "refused",
-        Err(CommitError::Unknown { .. } | CommitError::Closed) => "unknown",
+/// With each label written out, since one that is not known before costs an allocation even where nobody counts.
+fn count(result: &Result<Stored, CommitError>) {
+    let counter = match result {
+        Ok(_) => metrics::counter!("cim_commits_total", "outcome" => "stored"),
+        Err(CommitError::Conflict { .. }) => {
+            metrics::counter!("cim_commits_total", "outcome" => "conflict")
+        }
+        Err(CommitError::Refused(_)) => {
+            metrics::counter!("cim_commits_total", "outcome" => "refused")
+        }
+        Err(CommitError::Unknown { .. } | CommitError::Closed) => {
+            metrics::counter!("cim_commits_total", "outcome" => "unknown")
+        }
     };
-    metrics::counter!("cim_commits_total", "outcome" => outcome).increment(1);
-    metrics::histogram!("cim_commit_seconds").record(took.as_secs_f64());
+    counter.increment(1);
 }
 
 /// Gathers commits into batches, one batch at a time: two share the server's attention, and each pays for itself with
@@ -234,7 +254,8 @@ impl Gatherer {
         while self.wait().await {
             let log = Arc::clone(&self.log);
             let (begun, mixed) = (tokio::time::Instant::now(), self.load.is_mixed());
-            let (send, messages) = unbounded();
+            let (send, mut messages) = mpsc::unbounded_channel();
+            let messages = poll_fn(move |cx| messages.poll_recv(cx));
             // The server takes the first commits while the others are still on their way here.
             let filling = async { (self.fill(send).await, Instant::now()) };
             let (sent, (jobs, full)) = join(log.publish_stream(messages.boxed()), filling).await;
@@ -258,7 +279,7 @@ impl Gatherer {
     ///
     /// The callers of a batch come back together, but one after the other: a batch that is closed with the first of them
     /// pays the whole price of a batch for a few commits.
-    async fn fill(&mut self, send: UnboundedSender<NewMessage>) -> Vec<Job> {
+    async fn fill(&mut self, send: mpsc::UnboundedSender<NewMessage>) -> Vec<Job> {
         let mut batch = Batch::new(self.log.limits().max_batch_messages);
         let (expected, patience) = self.load.worth_waiting_for();
         let until = tokio::time::Instant::now() + patience;
@@ -271,13 +292,18 @@ impl Gatherer {
             {
                 batch.add(job, &send);
             }
-            if batch.is_full || batch.known() >= expected {
+            if batch.is_full {
                 break;
             }
-            match timeout_at(until, self.jobs.recv()).await {
-                Ok(Some(job)) => self.waiting.push_back(job),
-                Ok(None) | Err(_) => break,
-            }
+            let next = if batch.known() < expected {
+                timeout_at(until, self.jobs.recv()).await.ok().flatten()
+            } else {
+                // Nobody else is known, but whoever is ready to run may have one.
+                yield_now().await;
+                self.jobs.try_recv().ok()
+            };
+            let Some(job) = next else { break };
+            self.waiting.push_back(job);
         }
         metrics::histogram!("cim_batch_messages").record(batch.messages as f64);
         batch.left.append(&mut self.waiting);
@@ -286,14 +312,20 @@ impl Gatherer {
     }
 }
 
+/// What the commits of a batch, and those that wait because of them, do to a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Touched {
+    Written,
+    Guarded,
+}
+
 /// A batch that is being filled.
 struct Batch {
     /// The commits in it.
     jobs: Vec<Job>,
     /// Those that came too late for it or lie in the way of one in it; they stay in order.
     left: VecDeque<Job>,
-    guarded: HashSet<Subject>,
-    written: HashSet<Subject>,
+    touched: HashMap<Subject, Touched>,
     messages: usize,
     bytes: usize,
     limit: usize,
@@ -305,8 +337,7 @@ impl Batch {
         Self {
             jobs: Vec::new(),
             left: VecDeque::new(),
-            guarded: HashSet::new(),
-            written: HashSet::new(),
+            touched: HashMap::new(),
             messages: 0,
             bytes: 0,
             limit,
@@ -319,14 +350,16 @@ impl Batch {
     }
 
     /// Sends a commit with the batch, if it fits and none guards what another touches.
-    fn add(&mut self, job: Job, send: &UnboundedSender<NewMessage>) {
+    fn add(&mut self, job: Job, send: &mpsc::UnboundedSender<NewMessage>) {
         let (count, size) = (job.commit.len(), job.commit.bytes());
-        let (guards, writes) = (job.commit.guarded(), job.commit.written());
         // Of two commits on one guarded subject the later one waits, and whatever follows on its subjects waits with it.
-        let apart = !guards.clone().any(|s| self.guarded.contains(s) || self.written.contains(s))
-            && !writes.clone().any(|subject| self.guarded.contains(subject));
-        self.guarded.extend(guards.cloned());
-        self.written.extend(writes.cloned());
+        let apart = job.commit.touches().all(|(subject, touch)| {
+            self.touched.get(subject).is_none_or(|before| (*before).max(touch) == Touched::Written)
+        });
+        for (subject, touch) in job.commit.touches() {
+            let before = self.touched.entry(subject.clone()).or_insert(touch);
+            *before = touch.max(*before);
+        }
         let fits = self.messages + count <= self.limit && self.bytes + size <= MAX_GATHERED_BYTES;
         self.is_full |= !fits;
         if !(self.jobs.is_empty() || (apart && !self.is_full)) {
@@ -335,7 +368,7 @@ impl Batch {
         }
         for message in job.commit.messages() {
             // It fails when sending has failed, and that outcome tells of every commit of the batch.
-            let _ = send.unbounded_send(message.clone());
+            let _ = send.send(message.clone());
         }
         self.messages += count;
         self.bytes += size;

@@ -5,13 +5,13 @@
 //! constants, because they depend on the disk, on how the server syncs, and on replicas. All commits go one way at a time, or
 //! what they cost would say nothing of it; the other way is tried by all of them, for as long as one of each takes.
 
-use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How a commit of one message travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Lane {
+    #[default]
     Alone,
     Together,
 }
@@ -35,12 +35,17 @@ const HOLD: Duration = Duration::from_millis(100);
 const CLEAR_COMMITS: usize = 32;
 const CLEARLY_SLOWER: f64 = 4.0;
 
+/// The way taken is left for one that costs at most this part. Where both cost about the same, going to and fro between
+/// them would cost more than either.
+const CHEAPER: f64 = 0.9;
+
 /// A batch waits for commits that are expected at most this part of the time that the last batch took, and never longer
 /// than a load is remembered.
 const PATIENCE_SHARE: u32 = 2;
 
-/// How much as many commits as are under way count against all that were measured before.
-const WEIGHT: f64 = 0.1;
+/// A cost is the average of the last measurements, with as many commits each as are under way: of all at first, so that
+/// the first, which is cold, soon counts for little; later about of so many.
+const MEMORY: f64 = 10.0;
 
 /// The load of one committer: how many commits are under way, and what they were seen to cost.
 #[derive(Debug, Default)]
@@ -57,6 +62,8 @@ struct State {
     peak_at: Option<Instant>,
     alone: Costs,
     together: Costs,
+    /// The way taken last by a load that has the choice.
+    lane: Lane,
     /// About which level the load is, and since when.
     held: Option<(usize, Instant)>,
     trial: Option<Trial>,
@@ -68,6 +75,8 @@ type Costs = [Option<Cost>; LEVELS];
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     seconds_per_commit: f64,
+    /// How many measurements it is made of, up to [`MEMORY`].
+    measurements: f64,
     measured: Instant,
     /// How long the last trial of it took.
     trial: Duration,
@@ -189,30 +198,40 @@ impl State {
         }
         let Some(alone) = nearest(&self.alone, level) else { return Lane::Alone };
         let together = nearest(&self.together, level);
-        let is_slower =
-            |known: &Known| known.cost.seconds_per_commit >= alone.cost.seconds_per_commit;
-        let (better, other, known) = match together {
-            Some(together) if !is_slower(&together) => (Lane::Together, Lane::Alone, Some(alone)),
-            together => (Lane::Alone, Lane::Together, together),
+        self.lane = match self.lane {
+            Lane::Alone if together.is_some_and(|together| together.is_cheaper_than(alone)) => {
+                Lane::Together
+            }
+            Lane::Together if together.is_none_or(|together| alone.is_cheaper_than(together)) => {
+                Lane::Alone
+            }
+            lane => lane,
+        };
+        let (other, known) = match self.lane {
+            Lane::Alone => (Lane::Together, together),
+            Lane::Together => (Lane::Alone, Some(alone)),
         };
         let is_fresh = |known: Known| known.distance <= 1 && !known.cost.is_stale(now);
         match is_held && !known.is_some_and(is_fresh) {
             true => self.begin_trial(other, level, now),
-            false => better,
+            false => self.lane,
         }
     }
 
-    /// Whether the load has been about the same for a while. A burst passes through many levels, and is none of them.
+    /// Takes note of the level, and says whether it has been about the same for a while. A burst passes through many levels,
+    /// and is none of them.
     fn is_held(&mut self, level: usize, now: Instant) -> bool {
-        match self.held {
-            Some((held, since)) if held.abs_diff(level) <= 1 => {
-                now.saturating_duration_since(since) >= HOLD
-            }
-            _ => {
-                self.held = Some((level, now));
-                false
-            }
+        if self.held.is_none_or(|(held, _)| held.abs_diff(level) > 1) {
+            self.held = Some((level, now));
         }
+        self.is_held_for(level, HOLD, now)
+    }
+
+    /// Whether the load has been about this level for so long.
+    fn is_held_for(&self, level: usize, time: Duration, now: Instant) -> bool {
+        self.held.is_some_and(|(held, since)| {
+            held.abs_diff(level) <= 1 && now.saturating_duration_since(since) >= time
+        })
     }
 
     fn begin_trial(&mut self, lane: Lane, level: usize, now: Instant) -> Lane {
@@ -223,8 +242,8 @@ impl State {
 
     /// Notes what commits took at a level of load, all of them together.
     fn note(&mut self, lane: Lane, level: usize, seconds: f64, commits: usize, now: Instant) {
-        let weight = WEIGHT * (commits as f64 / f64::from(1_u32 << level)).min(1.0);
-        blend(&mut self.costs(lane)[level], seconds / commits.max(1) as f64, weight, now);
+        let share = (commits as f64 / f64::from(1_u32 << level)).min(1.0);
+        blend(&mut self.costs(lane)[level], seconds / commits.max(1) as f64, share, now);
     }
 
     fn trial_of(&self, lane: Lane) -> Option<Trial> {
@@ -259,7 +278,7 @@ impl State {
             commits => trial.seconds / commits as f64,
         };
         let took = now.saturating_duration_since(trial.begun);
-        let cost = Cost { seconds_per_commit, measured: now, trial: took };
+        let cost = Cost { seconds_per_commit, measurements: 1.0, measured: now, trial: took };
         self.costs(trial.lane)[trial.level] = Some(cost);
     }
 
@@ -278,14 +297,24 @@ struct Known {
     distance: usize,
 }
 
+impl Known {
+    fn is_cheaper_than(self, other: Self) -> bool {
+        self.cost.seconds_per_commit < CHEAPER * other.cost.seconds_per_commit
+    }
+}
+
 /// What was measured last at a level or just beside it, since a load is never held quite; else at the next level of which
 /// something is known.
 fn nearest(costs: &Costs, level: usize) -> Option<Known> {
-    let known = costs
-        .iter()
-        .enumerate()
-        .filter_map(|(at, cost)| Some(Known { cost: (*cost)?, distance: at.abs_diff(level) }));
-    known.min_by_key(|known| (known.distance.max(1), Reverse(known.cost.measured)))
+    (1..LEVELS).find_map(|distance| newest_within(costs, level, distance))
+}
+
+fn newest_within(costs: &Costs, level: usize, distance: usize) -> Option<Known> {
+    let from = level.saturating_sub(distance);
+    let around = costs.iter().enumerate().skip(from).take(level + distance + 1 - from);
+    around
+        .filter_map(|(at, cost)| Some(Known { cost: (*cost)?, distance: at.abs_diff(level) }))
+        .max_by_key(|known| known.cost.measured)
 }
 
 fn level_of(commits: usize) -> usize {
@@ -299,15 +328,22 @@ impl Cost {
     }
 }
 
-fn blend(cost: &mut Option<Cost>, seconds_per_commit: f64, weight: f64, now: Instant) {
-    let (blended, trial) = match *cost {
-        Some(old) if old.seconds_per_commit.is_finite() => {
-            let change = seconds_per_commit - old.seconds_per_commit;
-            (old.seconds_per_commit + weight * change, old.trial)
-        }
-        _ => (seconds_per_commit, Duration::ZERO),
+/// Takes into a cost what a `share` of a measurement says.
+fn blend(cost: &mut Option<Cost>, seconds_per_commit: f64, share: f64, now: Instant) {
+    let known = cost.filter(|old| old.seconds_per_commit.is_finite());
+    let Some(old) = known else {
+        let trial = Duration::ZERO;
+        *cost = Some(Cost { seconds_per_commit, measurements: share, measured: now, trial });
+        return;
     };
-    *cost = Some(Cost { seconds_per_commit: blended, measured: now, trial });
+    let measurements = old.measurements + share;
+    let change = seconds_per_commit - old.seconds_per_commit;
+    *cost = Some(Cost {
+        seconds_per_commit: old.seconds_per_commit + change * share / measurements,
+        measurements: measurements.min(MEMORY),
+        measured: now,
+        ..old
+    });
 }
 
 impl Ticket {
@@ -319,9 +355,11 @@ impl Ticket {
     pub(super) fn stored_alone(&self, took: Duration, now: Instant) {
         let mut state = self.load.state();
         let Some(mut trial) = state.trial_of(Lane::Alone) else {
-            if !self.is_mixed {
-                let under_way = self.alone_under_way.max(1);
-                let (level, seconds) = (level_of(under_way), took.as_secs_f64() / under_way as f64);
+            let under_way = self.alone_under_way.max(1);
+            let level = level_of(under_way);
+            // The law holds for a load that lasts. Who set out in a burst waited for those who came after it.
+            if !self.is_mixed && state.is_held_for(level, took, now) {
+                let seconds = took.as_secs_f64() / under_way as f64;
                 state.note(Lane::Alone, level, seconds, 1, now);
             }
             return;

@@ -241,8 +241,9 @@ pub(super) async fn store_alone(
     log: &Arc<dyn EventLog>,
     policy: CommitPolicy,
     commit: Commit,
+    since: Instant,
 ) -> Result<Stored, CommitError> {
-    let (since, begun) = (Instant::now(), tokio::time::Instant::now());
+    let begun = tokio::time::Instant::now();
     let sent = send(log.as_ref(), std::slice::from_ref(&commit)).await;
     if let Ok(last) = sent {
         metrics::histogram!("cim_commit_wait_seconds").record(since.elapsed().as_secs_f64());

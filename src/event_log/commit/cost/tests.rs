@@ -118,3 +118,16 @@ fn commits_that_meet_those_of_the_other_way_are_no_measure() {
     drop((bound, second, third));
     assert!(!load.is_mixed());
 }
+
+#[test]
+fn who_sets_out_in_a_burst_tells_nothing_of_the_load_he_saw() {
+    let (load, now) = (Arc::new(Load::default()), Instant::now());
+    let tickets: Vec<_> = (0..1000).map(|_| load.arrive(1, now)).collect();
+    let took = Duration::from_millis(10);
+    for ticket in &tickets {
+        ticket.stored_alone(took, now + took);
+    }
+    let known: Vec<usize> =
+        (0..super::LEVELS).filter(|level| load.state().alone[*level].is_some()).collect();
+    assert_eq!(known, [8, 9], "levels about the one that lasts");
+}
