@@ -1,5 +1,7 @@
 //! The aggregate of the bench, and contexts of it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::prelude::*;
 use cim_persistence::repository::Repository;
@@ -51,6 +53,13 @@ impl Aggregate for Account {
     }
 }
 
+/// A name that nothing else on the server of this run has. A short one: subjects of ours are as long as raw's then, which
+/// have the name of a stream in them.
+pub fn fresh(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{what}-{:06}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// What of a context a row needs.
 #[derive(Clone, Copy)]
 pub struct Shape {
@@ -62,7 +71,7 @@ pub struct Shape {
 /// A new context of its own.
 pub async fn context(connection: &Connection, shape: Shape) -> Context {
     let config = NatsRepositoryConfig {
-        context: format!("bench-{}", uuid::Uuid::new_v4().simple()),
+        context: fresh("bench"),
         keep_state: shape.keep_state,
         cache_size: shape.cache_size,
         replicas: shape.replicas,

@@ -186,7 +186,7 @@ impl Bench {
     }
 
     async fn many_callers(&mut self, payload: &Bytes) {
-        let each = (self.size.commits / 1024).max(4);
+        let each = (self.size.commits * 2 / 1024).max(4);
         let context = self.context(true).await;
         let rounds = self
             .rounds(async |bench| {
@@ -272,7 +272,7 @@ impl Bench {
     async fn concurrencies(&mut self, payload: &Bytes) {
         for callers in [1, 4, 16, 64, 256] {
             let context = self.context(false).await;
-            let each = (self.size.commits / callers / 4).clamp(20, 400);
+            let each = (self.size.commits / callers).clamp(20, 400);
             let rounds = self
                 .rounds(async |bench| {
                     let ours = work::save_round(&context, callers, each, 1).await;

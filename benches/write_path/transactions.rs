@@ -17,7 +17,7 @@ use cim_persistence::{Freshness, Repository};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use crate::domain::{Account, Booked, NOTE, accounts};
+use crate::domain::{Account, Booked, NOTE, accounts, fresh};
 use crate::raw::Raw;
 
 fn message(key: usize) -> OutboxMessage {
@@ -28,11 +28,12 @@ fn message(key: usize) -> OutboxMessage {
 
 /// `callers` callers, each with two accounts of its own, each making `commits` transfers between them with a message.
 pub async fn transfers(context: &Context, callers: usize, commits: usize) -> f64 {
-    let run = uuid::Uuid::new_v4().simple().to_string();
+    let run = fresh("run");
+    let shared = accounts(context);
     let begun = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
-            let (context, accounts) = (context.clone(), accounts(context));
+            let (context, accounts) = (context.clone(), shared.clone());
             let (from, to) = (format!("{run}-{caller}-from"), format!("{run}-{caller}-to"));
             tokio::spawn(async move {
                 for _ in 0..commits {

@@ -8,7 +8,7 @@ use cim_persistence::repository::{LoadOptions, Repository};
 use cim_persistence::store::{Context, ExpectedVersion};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::domain::{Account, Booked, accounts};
+use crate::domain::{Account, Booked, accounts, fresh};
 use crate::raw::Raw;
 
 /// What one round of many callers came to.
@@ -20,11 +20,13 @@ pub struct Round {
 
 /// `callers` callers, each with an aggregate of its own, each saving `commits` commits of `events` events in turn.
 pub async fn save_round(context: &Context, callers: usize, commits: usize, events: usize) -> Round {
-    let run = uuid::Uuid::new_v4().simple().to_string();
+    let run = fresh("run");
+    // One for all, as in a service: they share its cache.
+    let shared = accounts(context);
     let begun = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
-            let repository = accounts(context);
+            let repository = shared.clone();
             let id = format!("{run}-{caller}");
             tokio::spawn(async move { save_in_turn(&repository, id, commits, events).await })
         })
