@@ -113,11 +113,19 @@ pub fn encode_event<D: Serialize>(
     format: BlockFormat,
     envelope: Envelope<&D>,
 ) -> Result<EncodedEvent, EncodeError> {
-    let block = event_block(format, &envelope).map_err(|reason| EncodeError {
+    let block = encode_block(format, &envelope)?;
+    Ok(EncodedEvent { envelope: with_data(envelope, ()), block })
+}
+
+/// As [`encode_event`], for an envelope that is still needed.
+pub(crate) fn encode_block<D: Serialize>(
+    format: BlockFormat,
+    envelope: &Envelope<&D>,
+) -> Result<Block, EncodeError> {
+    event_block(format, envelope).map_err(|reason| EncodeError {
         what: format!("event {} of {}/{}", envelope.event_type, envelope.aggregate, envelope.id),
         reason,
-    })?;
-    Ok(EncodedEvent { envelope: with_data(envelope, ()), block })
+    })
 }
 
 fn event_block<D: Serialize>(

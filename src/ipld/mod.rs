@@ -13,6 +13,7 @@ mod serializer;
 mod value;
 
 pub(crate) use block::decode_data_as;
+pub(crate) use block::encode_block;
 pub use block::{Block, BlockError, EncodedEvent, decode_data, decode_event, encode_event};
 pub use canonical::MAX_DEPTH;
 pub use chain::{ChainError, ChainVerifier, ClaimedBlock};

@@ -11,7 +11,7 @@ use super::StoreError;
 use crate::backend::{Guard, NewMessage, Position};
 use crate::clock::{Clock, IdSource, Timestamp};
 use crate::event::{DomainEvent, Envelope, Headers, Metadata, NonEmpty, SchemaVersion, TOMBSTONE};
-use crate::ipld::{self, Block, BlockFormat, EncodeError, EncodedEvent, decode_any};
+use crate::ipld::{self, Block, BlockFormat, EncodeError, decode_any};
 use crate::subject::{AggregateId, AggregateType, EventType, SubjectScheme};
 
 /// Where an aggregate's history ends: what the next event is appended to.
@@ -95,37 +95,50 @@ impl Encoder {
     ) -> Result<Encoded, StoreError> {
         let occurred_at = self.clock.now();
         let subject = self.scheme.events_of(aggregate, id);
-        let (mut version, mut previous) = (head.version, head.cid);
-        let mut correlation_id = info.correlation_id;
         let mut guard = Guard::Last(head.position);
-        let mut messages = Vec::new();
+        let mut messages = Vec::with_capacity(events.size_hint().0);
+        // What all events of a commit have in common is written once.
+        let mut last: Option<Envelope<&D>> = None;
+        let (mut version, mut previous) = (head.version, head.cid);
         for (event_type, schema_version, data) in events {
             if event_type.as_str().starts_with("cim-") && event_type.as_str() != TOMBSTONE {
                 return Err(StoreError::ReservedType { name: event_type.to_string() });
             }
             version += 1;
             let event_id = self.ids.next_id();
-            let envelope = Envelope {
-                format: Envelope::FORMAT,
-                context: self.scheme.context().clone(),
-                aggregate: aggregate.clone(),
-                id: id.clone(),
-                version,
-                event_type,
-                schema_version,
-                event_id,
-                occurred_at,
-                correlation_id: *correlation_id.get_or_insert(event_id),
-                causation_id: info.causation_id,
-                metadata: info.metadata.clone(),
-                previous,
-                data,
+            let envelope = match last.take() {
+                None => Envelope {
+                    format: Envelope::FORMAT,
+                    context: self.scheme.context().clone(),
+                    aggregate: aggregate.clone(),
+                    id: id.clone(),
+                    version,
+                    event_type,
+                    schema_version,
+                    event_id,
+                    occurred_at,
+                    correlation_id: info.correlation_id.unwrap_or(event_id),
+                    causation_id: info.causation_id,
+                    metadata: info.metadata.clone(),
+                    previous,
+                    data,
+                },
+                Some(before) => Envelope {
+                    version,
+                    event_type,
+                    schema_version,
+                    event_id,
+                    previous,
+                    data,
+                    ..before
+                },
             };
-            let EncodedEvent { envelope, block } = ipld::encode_event(self.format, envelope)?;
+            let envelope = last.insert(envelope);
+            let block = ipld::encode_block(self.format, envelope)?;
             previous = block.cid;
             messages.push(NewMessage {
                 subject: subject.clone(),
-                headers: Headers::of_event(&envelope, block.cid.as_ref()),
+                headers: Headers::of_event(envelope, block.cid.as_ref()),
                 payload: block.bytes,
                 guard: std::mem::replace(&mut guard, Guard::Free),
             });
@@ -135,7 +148,7 @@ impl Encoder {
             version,
             cid: previous,
             occurred_at,
-            correlation_id,
+            correlation_id: last.map(|envelope| envelope.correlation_id),
         })
     }
 }

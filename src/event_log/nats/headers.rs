@@ -95,17 +95,18 @@ fn each_header(
     for (name, value) in message.headers.iter() {
         visit(name, value)?;
     }
+    let mut digits = itoa::Buffer::new();
     match &message.guard {
         Guard::Free => {}
-        Guard::Last(position) => visit(EXPECTED, &position.get().to_string())?,
+        Guard::Last(position) => visit(EXPECTED, digits.format(position.get()))?,
         Guard::LastOf(subject, position) => {
-            visit(EXPECTED, &position.get().to_string())?;
+            visit(EXPECTED, digits.format(position.get()))?;
             visit(EXPECTED_OF, subject.as_str())?;
         }
     }
     if let Some(place) = place {
         visit(BATCH_ID, place.batch)?;
-        visit(BATCH_SEQUENCE, &place.number.to_string())?;
+        visit(BATCH_SEQUENCE, digits.format(place.number))?;
         if place.last {
             visit(BATCH_COMMIT, "1")?;
         }
