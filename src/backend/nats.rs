@@ -12,6 +12,7 @@ mod publisher;
 
 use std::fmt;
 use std::future::pending;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -149,7 +150,7 @@ impl Connection {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        let answer = self.client.send_request(subject.to_owned(), request);
+        let answer = pin!(self.client.send_request(subject.to_owned(), request));
         self.unless_refused(subject, answer).await?.map_err(|error| request_failed(subject, error))
     }
 
@@ -161,36 +162,44 @@ impl Connection {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<Message, BackendError> {
-        let answer = timeout(self.timeout, async {
-            self.publisher().await?.publish(subject, headers, payload).await
-        });
-        self.unless_refused(subject, answer).await?.unwrap_or_else(|_| {
-            let waited = self.timeout;
-            Err(BackendError::unknown(format!("no answer to a message on {subject} in {waited:?}")))
-        })
-    }
-
-    /// The publisher that all clones of this connection share. One that has ended with its runtime is replaced.
-    async fn publisher(&self) -> Result<Arc<Publisher>, BackendError> {
-        if let Some(publisher) = self.running_publisher() {
-            return Ok(publisher);
+        let publisher = match self.running_publisher() {
+            Some(publisher) => publisher,
+            // Boxed, because it is rare and would make the future of every message large.
+            None => Box::pin(self.new_publisher()).await?,
+        };
+        let answer = pin!(timeout(self.timeout, publisher.publish(subject, headers, payload)));
+        match self.unless_refused(subject, answer).await? {
+            Ok(answer) => publisher::checked(subject, answer),
+            Err(_) => Err(self.unanswered(subject)),
         }
-        let new = Arc::new(Publisher::start(&self.client).await?);
-        let mut slot = self.publisher.write().unwrap_or_else(PoisonError::into_inner);
-        let running = slot.clone().filter(|publisher| publisher.is_running());
-        Ok(running.unwrap_or_else(|| Arc::clone(slot.insert(new))))
     }
 
+    fn unanswered(&self, subject: &str) -> BackendError {
+        let waited = self.timeout;
+        BackendError::unknown(format!("no answer to a message on {subject} in {waited:?}"))
+    }
+
+    /// The publisher that all clones of this connection share.
     fn running_publisher(&self) -> Option<Arc<Publisher>> {
         let slot = self.publisher.read().unwrap_or_else(PoisonError::into_inner);
         slot.clone().filter(|publisher| publisher.is_running())
     }
 
-    /// What comes of `work`, unless the server refuses to let this user use `subject` before that.
+    /// Starts the publisher, again where it has ended with its runtime.
+    async fn new_publisher(&self) -> Result<Arc<Publisher>, BackendError> {
+        let starting = timeout(self.timeout, Publisher::start(&self.client)).await;
+        let new = Arc::new(starting.map_err(|_| self.unanswered("an inbox"))??);
+        let mut slot = self.publisher.write().unwrap_or_else(PoisonError::into_inner);
+        let running = slot.clone().filter(|publisher| publisher.is_running());
+        Ok(running.unwrap_or_else(|| Arc::clone(slot.insert(new))))
+    }
+
+    /// What comes of `work`, unless the server refuses to let this user use `subject` before that. By reference, because a
+    /// future that is passed on by value takes its place twice.
     async fn unless_refused<T>(
         &self,
         subject: &str,
-        work: impl Future<Output = T>,
+        work: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, BackendError> {
         let since = Instant::now();
         tokio::select! {

@@ -5,6 +5,7 @@
 //! together or nobody else is ready to run, and leave through one task. Their answers come by one subscription. Where
 //! a client holds fewer answers than come at once, those it drops are missed like any that are lost on the way.
 
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::client::{PublishError, PublishErrorKind};
@@ -46,11 +47,14 @@ struct Desk {
 #[derive(Debug, Default)]
 struct State {
     /// The callers that wait for an answer, by the number at the end of its subject.
-    waiting: HashMap<u64, oneshot::Sender<Result<Message, PublishError>>>,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
     /// What the client does not have yet.
     leaving: Vec<Outgoing>,
     last_number: u64,
 }
+
+/// What came back for a message, or why it did not leave.
+type Answer = Result<Message, PublishError>;
 
 #[derive(Debug)]
 struct Outgoing {
@@ -80,24 +84,34 @@ impl Publisher {
         !self.sending.is_finished() && !self.receiving.is_finished()
     }
 
-    /// Sends one message and waits for its answer, for ever if there is none. Whether a message leaves whose future is
-    /// dropped is not known.
-    pub(super) async fn publish(
+    /// Sends one message and gives out its answer, if there ever is one. Whether a message leaves whose future is dropped is
+    /// not known.
+    pub(super) fn publish(
         &self,
         subject: &str,
         headers: HeaderMap,
         payload: Bytes,
-    ) -> Result<Message, BackendError> {
-        let (number, answer) = self.desk.enter(subject, headers, payload);
-        let _place = Place { desk: &self.desk, number };
-        let answer = answer.await.map_err(|_| BackendError::unknown("the publisher has ended"))?;
-        let answer = answer.map_err(|error| not_sent(subject, &error))?;
-        match answer.status {
-            Some(StatusCode::NO_RESPONDERS) => {
-                Err(BackendError::unavailable(format!("no stream takes messages on {subject}")))
+    ) -> impl Future<Output = Answer> {
+        let place = self.desk.enter(subject, headers, payload);
+        async move {
+            let mut place = place;
+            match (&mut place.answer).await {
+                Ok(answer) => answer,
+                // Nobody takes a caller off the list without an answer.
+                Err(_) => pending().await,
             }
-            _ => Ok(answer),
         }
+    }
+}
+
+/// What a stream answered to a message, if it did.
+pub(super) fn checked(subject: &str, answer: Answer) -> Result<Message, BackendError> {
+    match answer {
+        Ok(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
+            Err(BackendError::unavailable(format!("no stream takes messages on {subject}")))
+        }
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(not_sent(subject, &error)),
     }
 }
 
@@ -122,6 +136,7 @@ fn not_sent(subject: &str, error: &PublishError) -> BackendError {
 struct Place<'d> {
     desk: &'d Desk,
     number: u64,
+    answer: oneshot::Receiver<Answer>,
 }
 
 impl Drop for Place<'_> {
@@ -131,12 +146,7 @@ impl Drop for Place<'_> {
 }
 
 impl Desk {
-    fn enter(
-        &self,
-        subject: &str,
-        headers: HeaderMap,
-        payload: Bytes,
-    ) -> (u64, oneshot::Receiver<Result<Message, PublishError>>) {
+    fn enter(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Place<'_> {
         let (sender, answer) = oneshot::channel();
         let subject = subject.to_owned();
         let mut state = self.state();
@@ -149,7 +159,7 @@ impl Desk {
         if leaving == 1 || leaving == ENOUGH {
             self.woken.notify_one();
         }
-        (number, answer)
+        Place { desk: self, number, answer }
     }
 
     /// Whether others are under way that may have more to send in a moment.
