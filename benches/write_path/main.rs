@@ -36,7 +36,7 @@ struct Size {
 }
 
 const FULL: Size = Size { rounds: 5, commits: 20_000, read: 1_000_000 };
-const QUICK: Size = Size { rounds: 3, commits: 3_000, read: 30_000 };
+const QUICK: Size = Size { rounds: 3, commits: 2_000, read: 30_000 };
 
 struct Bench {
     connection: Connection,
