@@ -85,12 +85,18 @@ impl Bench {
 
     /// What is stored, by the count of the leader: a replica that answers a read may be behind it.
     pub(crate) async fn all(&self) -> Vec<StoredMessage> {
+        self.all_with(Position::START).await
+    }
+
+    /// What is stored, with the message at this position: a leader that has just become one may not count it yet.
+    pub(crate) async fn all_with(&self, position: Position) -> Vec<StoredMessage> {
         let whole = async {
             loop {
                 let stream = self.jetstream.get_stream(STREAM).await.unwrap();
                 let query = LogQuery { filter: None, after: Position::START };
                 let all: Vec<_> = self.log.read(query).try_collect().await.unwrap();
-                if all.len() as u64 == stream.cached_info().state.messages {
+                let last = all.last().map_or(Position::START, |message| message.position);
+                if all.len() as u64 == stream.cached_info().state.messages && last >= position {
                     return all;
                 }
             }

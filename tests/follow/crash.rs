@@ -268,5 +268,5 @@ async fn a_consumer_that_falls_silent_is_noticed() {
     signal("-CONT");
     noticed.expect("it is noticed");
     assert_eq!(follower.seen[10].position, stored);
-    follower.saw_exactly(&bench.all().await).await;
+    follower.saw_exactly(&bench.all_with(stored).await).await;
 }
