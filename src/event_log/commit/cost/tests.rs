@@ -131,3 +131,17 @@ fn who_sets_out_in_a_burst_tells_nothing_of_the_load_he_saw() {
         (0..super::LEVELS).filter(|level| load.state().alone[*level].is_some()).collect();
     assert_eq!(known, [8, 9], "levels about the one that lasts");
 }
+
+#[test]
+fn ways_that_cost_the_same_are_not_changed_to_and_fro() {
+    let (load, mut now) = (Arc::new(Load::default()), Instant::now());
+    let (mut changes, mut before) = (0, None);
+    for round in 0..2000_u64 {
+        // What is taken and what is not become a little dearer and cheaper together, as on a busy machine.
+        let each = Duration::from_micros(38 + (round / 10) % 5);
+        let server = Server { alone: each, batch: Duration::ZERO, in_batch: each };
+        let is_alone = run(&load, &mut now, server, 64, 1) > 32;
+        changes += usize::from(before.replace(is_alone).is_some_and(|before| before != is_alone));
+    }
+    assert!(changes <= 10, "{changes} changes, though only trials need any");
+}
