@@ -1,6 +1,7 @@
 //! Saving: what is expected, what is stored, what is reported.
 
 use cim_persistence::event::{Metadata, Tag};
+use cim_persistence::ipld::{Codec, Hash, cid_of};
 use cim_persistence::repository::{LoadOptions, RepositoryError, SaveOptions};
 use cim_persistence::store::ExpectedVersion;
 use cim_persistence::subject::Identity;
@@ -72,6 +73,19 @@ async fn save_without_events_is_refused() {
     assert!(matches!(error, RepositoryError::NoEvents));
     assert_eq!(error.to_string(), "nothing to save: give at least one event");
     assert_eq!(lab.stored().await, 0);
+}
+
+#[tokio::test]
+async fn the_cid_of_the_state_covers_the_newest_state() {
+    let lab = Lab::start().await;
+    let accounts = lab.accounts().await;
+    for event in [opened("Ada"), deposited(5), deposited(6)] {
+        let saved = accounts.save(&account("a"), vec![event], ExpectedVersion::Any).await.unwrap();
+        let (state, known) = accounts.load(&"a".into(), LoadOptions::default()).await.unwrap();
+        let bytes = serde_ipld_dagcbor::to_vec(&state).unwrap();
+        let cid = cid_of(Codec::DagCbor, Hash::Sha2, &bytes);
+        assert_eq!((saved.state_cid, known.state_cid), (Some(cid), Some(cid)));
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Lane, Load};
+use super::{Cost, Lane, Load};
 
 /// What commits cost on a server that was made up.
 #[derive(Clone, Copy)]
@@ -133,15 +133,24 @@ fn who_sets_out_in_a_burst_tells_nothing_of_the_load_he_saw() {
 }
 
 #[test]
-fn ways_that_cost_the_same_are_not_changed_to_and_fro() {
-    let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-    let (mut changes, mut before) = (0, None);
-    for round in 0..2000_u64 {
-        // What is taken and what is not become a little dearer and cheaper together, as on a busy machine.
-        let each = Duration::from_micros(38 + (round / 10) % 5);
-        let server = Server { alone: each, batch: Duration::ZERO, in_batch: each };
-        let is_alone = run(&load, &mut now, server, 64, 1) > 32;
-        changes += usize::from(before.replace(is_alone).is_some_and(|before| before != is_alone));
-    }
-    assert!(changes <= 10, "{changes} changes, though only trials need any");
+fn a_way_is_left_only_for_one_that_is_clearly_cheaper() {
+    let (load, now) = (Arc::new(Load::default()), Instant::now());
+    let under_way: Vec<_> = (0..64).map(|_| load.arrive(1, now)).collect();
+    let lane = |alone, together| {
+        let cost = |seconds_per_commit| {
+            Some(Cost {
+                seconds_per_commit,
+                measurements: 1.0,
+                measured: now,
+                trial: Duration::ZERO,
+            })
+        };
+        (load.state().alone[6], load.state().together[6]) = (cost(alone), cost(together));
+        load.arrive(1, now).lane()
+    };
+    assert_eq!(lane(40.0, 37.0), Lane::Alone);
+    assert_eq!(lane(40.0, 35.0), Lane::Together);
+    assert_eq!(lane(33.0, 35.0), Lane::Together);
+    assert_eq!(lane(31.0, 35.0), Lane::Alone);
+    drop(under_way);
 }
