@@ -3,9 +3,9 @@
 //! Names, which are not escaped, are in `token.rs`; where an id stands in a subject is in `scheme.rs`.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::{SmolStr, SmolStrBuilder};
 use uuid::Uuid;
 
 use super::token::{InvalidToken, is_plain};
@@ -15,9 +15,6 @@ pub const MAX_ID_BYTES: usize = 128;
 
 /// The longest escaped id: as many tokens as bytes, every byte escaped, a dot between two tokens.
 const MAX_ESCAPED_BYTES: usize = 3 * MAX_ID_BYTES + MAX_ID_BYTES - 1;
-
-/// More than the escaped form of most ids takes.
-const USUAL_BYTES: usize = 64;
 
 /// The id of one aggregate, in the form it has in subjects, keys and blocks.
 ///
@@ -40,7 +37,7 @@ const USUAL_BYTES: usize = 64;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct AggregateId(Arc<str>);
+pub struct AggregateId(SmolStr);
 
 const ID: &str = "id";
 
@@ -61,15 +58,16 @@ impl AggregateId {
     pub fn from_tokens<T: AsRef<str>>(
         tokens: impl IntoIterator<Item = T>,
     ) -> Result<Self, InvalidToken> {
-        let mut escaped = String::with_capacity(USUAL_BYTES);
+        let mut escaped = SmolStrBuilder::new();
         let mut bytes = 0_usize;
         for token in tokens {
             let token = token.as_ref();
             check_id_token(token)?;
+            let is_first = bytes == 0;
             bytes = bytes.saturating_add(token.len());
             // What is over the limit is counted for the error, but costs no memory.
             if bytes <= MAX_ID_BYTES {
-                if !escaped.is_empty() {
+                if !is_first {
                     escaped.push('.');
                 }
                 escape_into(&mut escaped, token);
@@ -81,7 +79,7 @@ impl AggregateId {
         if bytes > MAX_ID_BYTES {
             return Err(InvalidToken::TooLong { what: ID, actual: bytes, max: MAX_ID_BYTES });
         }
-        Ok(Self(escaped.into()))
+        Ok(Self(escaped.finish()))
     }
 
     /// Reads the escaped form back, as it stands in a subject, a key or a block.
@@ -166,7 +164,7 @@ fn check_id_token(token: &str) -> Result<(), InvalidToken> {
     }
 }
 
-fn escape_into(out: &mut String, token: &str) {
+fn escape_into(out: &mut SmolStrBuilder, token: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     if token.chars().all(is_plain) {
         out.push_str(token);

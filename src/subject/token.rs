@@ -4,9 +4,9 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// The longest name of a context, an aggregate type or an event type, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -78,7 +78,7 @@ macro_rules! name {
         /// Cloning is cheap.
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks `text` and makes it a name.

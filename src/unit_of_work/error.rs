@@ -60,9 +60,9 @@ pub enum UnitError {
         /// The value.
         value: String,
         /// Who wanted to give it back.
-        claimant: Owner,
+        claimant: Box<Owner>,
         /// Whose it is.
-        owner: Option<Owner>,
+        owner: Option<Box<Owner>>,
     },
     /// A claim in the log is not one of this crate's. Find out who writes there.
     #[error("the claim on {subject} at position {position} cannot be read: {reason}")]

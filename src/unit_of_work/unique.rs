@@ -210,8 +210,8 @@ impl Slot {
             return Err(UnitError::NotOwned {
                 constraint: self.constraint.to_string(),
                 value: self.value.to_string(),
-                claimant,
-                owner: self.wanted.clone(),
+                claimant: Box::new(claimant),
+                owner: self.wanted.clone().map(Box::new),
             });
         }
         self.wanted = None;
