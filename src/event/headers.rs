@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use cid::Cid;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::Envelope;
@@ -39,23 +39,46 @@ pub mod names {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Headers(Arc<Lines>);
 
-/// All values in one text, because millions of events have several short ones each.
+/// One text for all, because millions of events have several short headers each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Lines {
-    /// Each name with the end of its value.
-    names: Vec<(Cow<'static, str>, usize)>,
-    values: String,
+    /// A line for each header, as in a message.
+    text: String,
+    /// Where each name ends, and each value.
+    ends: SmallVec<[(usize, usize); USUAL_COUNT]>,
+    /// Whether something may not stand in a line.
+    has_odd: bool,
 }
+
+/// Between a name and its value.
+const COLON: &str = ": ";
+
+const LINE_END: &str = "\r\n";
 
 impl Lines {
     fn with_capacity(count: usize, bytes: usize) -> Self {
-        Self { names: Vec::with_capacity(count), values: String::with_capacity(bytes) }
+        Self {
+            text: String::with_capacity(bytes),
+            ends: SmallVec::with_capacity(count),
+            has_odd: false,
+        }
     }
 
-    fn push(&mut self, name: Cow<'static, str>, value: &str) {
-        self.values.push_str(value);
-        self.names.push((name, self.values.len()));
+    fn push(&mut self, name: &str, value: &str) {
+        self.has_odd |= !fits_a_line(name, value);
+        self.text.push_str(name);
+        let end = self.text.len();
+        self.text.extend([COLON, value]);
+        self.ends.push((end, self.text.len()));
+        self.text.push_str(LINE_END);
     }
+}
+
+fn fits_a_line(name: &str, value: &str) -> bool {
+    // Without an early end, so that many bytes are compared at once.
+    !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+        && !value.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
 }
 
 impl Headers {
@@ -66,12 +89,12 @@ impl Headers {
 
     /// No headers, with room for `count`.
     pub fn with_capacity(count: usize) -> Self {
-        Self(Arc::new(Lines::with_capacity(count, 0)))
+        Self(Arc::new(Lines::with_capacity(count, count * USUAL_BYTES / USUAL_COUNT)))
     }
 
     /// Adds a header. Names are compared with their case.
-    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<str>) {
-        Arc::make_mut(&mut self.0).push(name.into(), value.as_ref());
+    pub fn push(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
+        Arc::make_mut(&mut self.0).push(name.as_ref(), value.as_ref());
     }
 
     /// The first value of a header.
@@ -81,25 +104,35 @@ impl Headers {
 
     /// All headers.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut begin = 0;
-        self.0.names.iter().map(move |(name, end)| {
-            let value = &self.0.values[begin..*end];
-            begin = *end;
-            (name.as_ref(), value)
+        let (text, mut begin) = (self.0.text.as_str(), 0);
+        self.0.ends.iter().map(move |(name_end, end)| {
+            let header = (&text[begin..*name_end], &text[name_end + COLON.len()..*end]);
+            begin = end + LINE_END.len();
+            header
         })
+    }
+
+    /// The headers as they stand in a message, a line for each.
+    pub(crate) fn lines(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Whether a name or a value may hold what cannot stand in a line.
+    pub(crate) fn has_odd(&self) -> bool {
+        self.0.has_odd
     }
 
     /// The headers of an event: what its envelope and its CID say.
     pub fn of_event<D>(envelope: &Envelope<D>, cid: Option<&Cid>) -> Self {
-        let mut lines = Lines::with_capacity(names::ALL.len(), USUAL_BYTES);
+        let mut lines = Lines::with_capacity(USUAL_COUNT, USUAL_BYTES);
         let Ok(()) = each_field(envelope, cid, |name, value| {
             if let Some(value) = value {
-                lines.push(name.into(), value);
+                lines.push(name, value);
             }
             Ok::<(), Infallible>(())
         });
         for (name, value) in envelope.metadata.trace() {
-            lines.push(name.into(), value);
+            lines.push(name, value);
         }
         Self(Arc::new(lines))
     }
@@ -127,11 +160,11 @@ impl Headers {
     }
 }
 
-impl<V: AsRef<str>> FromIterator<(Cow<'static, str>, V)> for Headers {
-    fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, V)>>(headers: I) -> Self {
-        let mut lines = Lines::default();
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
+        let mut lines = Lines::with_capacity(0, USUAL_BYTES);
         for (name, value) in headers {
-            lines.push(name, value.as_ref());
+            lines.push(name.as_ref(), value.as_ref());
         }
         Self(Arc::new(lines))
     }
@@ -156,13 +189,13 @@ fn each_field<D, E>(
     cid: Option<&Cid>,
     mut visit: impl FnMut(&'static str, Option<&str>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut uuid = Uuid::encode_buffer();
-    let mut text = String::with_capacity(USUAL_CID_TEXT);
+    let (mut uuid, mut digits) = (Uuid::encode_buffer(), itoa::Buffer::new());
     visit(names::EVENT_ID, Some(envelope.event_id.hyphenated().encode_lower(&mut uuid)))?;
     visit(names::EVENT_TYPE, Some(envelope.event_type.as_str()))?;
-    visit(names::SCHEMA_VERSION, Some(number_text(envelope.schema_version.into(), &mut text)))?;
-    visit(names::VERSION, Some(number_text(envelope.version, &mut text)))?;
-    visit(names::CID, cid.map(|cid| cid_text(cid, &mut text)))?;
+    visit(names::SCHEMA_VERSION, Some(digits.format(envelope.schema_version)))?;
+    visit(names::VERSION, Some(digits.format(envelope.version)))?;
+    let mut text = [0; USUAL_CID_TEXT];
+    visit(names::CID, cid.map(|cid| cid_text(cid, &mut text)).as_deref())?;
     // An event that begins its own correlation says so by saying nothing.
     let correlation = Some(&envelope.correlation_id).filter(|id| **id != envelope.event_id);
     visit(names::CORRELATION_ID, correlation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))?;
@@ -170,42 +203,37 @@ fn each_field<D, E>(
     visit(names::CAUSATION_ID, causation.map(|id| &*id.hyphenated().encode_lower(&mut uuid)))
 }
 
-/// More than the values of an event's headers have together, most of the time.
-const USUAL_BYTES: usize = 256;
+/// As many headers as most events have, or more.
+const USUAL_COUNT: usize = names::ALL.len();
+
+/// More than an event's headers have together, most of the time.
+const USUAL_BYTES: usize = 320;
 
 /// The text of a CID of version 1 with 32 bytes of hash has 59 characters.
 const USUAL_CID_TEXT: usize = 64;
 
-fn number_text(number: u64, text: &mut String) -> &str {
-    text.clear();
-    // Writing into a string does not fail.
-    let _ = write!(text, "{number}");
-    text
-}
-
 /// The same as [`Cid`]'s own text, several times as fast.
-fn cid_text<'t>(cid: &Cid, text: &'t mut String) -> &'t str {
-    text.clear();
+fn cid_text<'t>(cid: &Cid, text: &'t mut [u8; USUAL_CID_TEXT]) -> Cow<'t, str> {
     let mut bytes = [0; USUAL_CID_TEXT];
-    match cid.write_bytes(&mut bytes[..]) {
-        Ok(length) if cid.version() == cid::Version::V1 => {
-            text.push('b');
-            base32(&bytes[..length], text);
-        }
-        _ => {
-            let _ = write!(text, "{cid}");
-        }
-    }
-    text
+    let written = match cid.write_bytes(&mut bytes[..]) {
+        Ok(length) if cid.version() == cid::Version::V1 => base32(&bytes[..length], text),
+        _ => None,
+    };
+    written.map_or_else(|| Cow::Owned(cid.to_string()), Cow::Borrowed)
 }
 
-fn base32(bytes: &[u8], text: &mut String) {
+/// Multibase's `b`, if there is room for it.
+fn base32<'t>(bytes: &[u8], text: &'t mut [u8]) -> Option<&'t str> {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    for five in bytes.chunks(5) {
+    let length = 1 + (bytes.len() * 8).div_ceil(5);
+    let text = text.get_mut(..length)?;
+    text[0] = b'b';
+    for (five, letters) in bytes.chunks(5).zip(text[1..].chunks_mut(8)) {
         let bits = five.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
         let bits = bits << (8 * (5 - five.len()));
-        for letter in 0..(five.len() * 8).div_ceil(5) {
-            text.push(char::from(LETTERS[(bits >> (35 - 5 * letter) & 31) as usize]));
+        for (number, letter) in letters.iter_mut().enumerate() {
+            *letter = LETTERS[(bits >> (35 - 5 * number) & 31) as usize];
         }
     }
+    std::str::from_utf8(text).ok()
 }

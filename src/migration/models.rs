@@ -314,7 +314,7 @@ pub(super) fn shaped(old: &Headers, schema_version: u32) -> Headers {
     headers.push(names::SCHEMA_VERSION, schema_version.to_string());
     let own = old.iter().filter(|(name, _)| name.starts_with("Cim-"));
     for (name, value) in own.filter(|(name, _)| ![names::SCHEMA_VERSION, MOVED].contains(name)) {
-        headers.push(name.to_owned(), value);
+        headers.push(name, value);
     }
     headers
 }

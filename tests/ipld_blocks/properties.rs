@@ -242,7 +242,7 @@ fn every_header_that_says_something_else_is_named() {
             all.iter()
                 .filter_map(|(n, v)| {
                     let v = if n == name { other } else { Some(v.as_str()) };
-                    v.map(|v| (n.clone().into(), v.to_owned()))
+                    v.map(|v| (n.clone(), v.to_owned()))
                 })
                 .collect()
         };

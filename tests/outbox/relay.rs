@@ -157,7 +157,7 @@ async fn a_message_that_is_no_event_is_parked_when_its_receiver_cannot_read_it()
     let subject = context.log().read(everything).next().await.unwrap().unwrap().subject;
     let strange = NewMessage {
         subject,
-        headers: [("ce-partitionkey".into(), "%zz")].into_iter().collect(),
+        headers: [("ce-partitionkey", "%zz")].into_iter().collect(),
         payload: "?".into(),
         guard: Guard::Free,
     };

@@ -39,10 +39,7 @@ fn legal_headers(headers: &Headers) -> Result<Headers, BackendError> {
             return refuse("has a line break in its value");
         }
     }
-    Ok(headers
-        .iter()
-        .map(|(name, value)| (name.to_owned().into(), value.trim().to_owned()))
-        .collect())
+    Ok(headers.iter().map(|(name, value)| (name, value.trim())).collect())
 }
 
 /// Whether a message fits, with its headers as they are on the wire and what the protocol adds.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 
 use crate::backend::{BackendError, Guard, NewMessage};
+use crate::event::names;
 
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 const EXPECTED_OF: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -34,12 +35,13 @@ pub(super) fn check(
     place: Option<Place<'_>>,
     limit: usize,
 ) -> Result<(), BackendError> {
+    check_lines(message)?;
     // The version line, a line for each header, an empty line.
-    let mut actual = "NATS/1.0\r\n\r\n".len() + message.payload.len();
-    each_header(message, place, |name, value| {
+    let mut actual =
+        "NATS/1.0\r\n\r\n".len() + message.payload.len() + message.headers.lines().len();
+    each_of_protocol(message, place, |name, value| {
         actual += name.len() + value.len() + ": \r\n".len();
-        check_header(name, value)
-    })?;
+    });
     if actual > limit {
         return Err(BackendError::TooLarge { subject: message.subject.clone(), actual, limit });
     }
@@ -54,17 +56,21 @@ pub(super) fn of(
     message: &NewMessage,
     place: Option<Place<'_>>,
 ) -> Result<HeaderMap, BackendError> {
+    check_lines(message)?;
     let (mut first, mut lines) = (None, String::with_capacity(USUAL_BYTES));
-    each_header(message, place, |name, value| {
-        check_header(name, value)?;
+    if let Some((name, rest)) = message.headers.lines().split_once(": ") {
+        first = Some(header_name(name)?);
+        lines.push_str(rest);
+    }
+    each_of_protocol(message, place, |name, value| {
         match first {
-            None => first = Some(header_name(name)?),
-            Some(_) => lines.extend(["\r\n", name, ": "]),
+            None => first = Some(HeaderName::from_static(name)),
+            Some(_) => lines.extend([name, ": "]),
         }
-        lines.push_str(value);
-        Ok(())
-    })?;
+        lines.extend([value, "\r\n"]);
+    });
     let Some(first) = first else { return Ok(HeaderMap::new()) };
+    lines.truncate(lines.len() - "\r\n".len());
     // Deserialized, a value is taken as it is; a client that refuses line breaks there gets a map of them all.
     match HeaderValue::deserialize(lines.into_deserializer()) {
         Ok::<_, serde::de::value::Error>(value) => Ok([(first, value)].into_iter().collect()),
@@ -72,60 +78,60 @@ pub(super) fn of(
     }
 }
 
+/// Refuses a header that would be more than one, or none.
+fn check_lines(message: &NewMessage) -> Result<(), BackendError> {
+    if message.headers.has_odd() {
+        for (name, value) in message.headers.iter() {
+            header_name(name)?;
+            header_value(name, value)?;
+        }
+    }
+    Ok(())
+}
+
 fn separate_headers(
     message: &NewMessage,
     place: Option<Place<'_>>,
 ) -> Result<HeaderMap, BackendError> {
     let mut map = HeaderMap::new();
-    each_header(message, place, |name, value| {
+    for (name, value) in message.headers.iter() {
         map.insert(header_name(name)?, header_value(name, value)?);
-        Ok(())
-    })?;
+    }
+    each_of_protocol(message, place, |name, value| map.insert(name, value));
     Ok(map)
 }
 
 /// More than the headers of a message have together, most of the time.
 const USUAL_BYTES: usize = 512;
 
-fn each_header(
+/// The headers that a message has beside its own. None of them holds what cannot stand in a line.
+fn each_of_protocol(
     message: &NewMessage,
     place: Option<Place<'_>>,
-    mut visit: impl FnMut(&str, &str) -> Result<(), BackendError>,
-) -> Result<(), BackendError> {
-    for (name, value) in message.headers.iter() {
-        visit(name, value)?;
-    }
+    mut visit: impl FnMut(&'static str, &str),
+) {
     let mut digits = itoa::Buffer::new();
     match &message.guard {
         Guard::Free => {}
-        Guard::Last(position) => visit(EXPECTED, digits.format(position.get()))?,
+        Guard::Last(position) => visit(EXPECTED, digits.format(position.get())),
         Guard::LastOf(subject, position) => {
-            visit(EXPECTED, digits.format(position.get()))?;
-            visit(EXPECTED_OF, subject.as_str())?;
+            visit(EXPECTED, digits.format(position.get()));
+            visit(EXPECTED_OF, subject.as_str());
         }
     }
     if let Some(place) = place {
-        visit(BATCH_ID, place.batch)?;
-        visit(BATCH_SEQUENCE, digits.format(place.number))?;
+        visit(BATCH_ID, place.batch);
+        visit(BATCH_SEQUENCE, digits.format(place.number));
         if place.last {
-            visit(BATCH_COMMIT, "1")?;
+            visit(BATCH_COMMIT, "1");
         }
     }
-    Ok(())
-}
-
-fn check_header(name: &str, value: &str) -> Result<(), BackendError> {
-    if !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
-        header_name(name)?;
-    }
-    // Without an early end, so that many bytes are compared at once.
-    if value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
-        header_value(name, value)?;
-    }
-    Ok(())
 }
 
 fn header_name(name: &str) -> Result<HeaderName, BackendError> {
+    if let Some(known) = names::ALL.into_iter().find(|known| *known == name) {
+        return Ok(HeaderName::from_static(known));
+    }
     HeaderName::try_from(name).map_err(|error| invalid_header(name, &error))
 }
 
@@ -148,7 +154,7 @@ mod tests {
     fn message(guard: Guard) -> NewMessage {
         let mut headers = Headers::new();
         headers.push("Cim-Event-Type", "booked");
-        headers.push("X-Of-Its-Own".to_owned(), "a: b");
+        headers.push("X-Of-Its-Own", "a: b");
         NewMessage { subject: Subject::trusted("a.b"), headers, payload: "x".into(), guard }
     }
 
@@ -189,7 +195,7 @@ mod tests {
         message.headers.push("A", "b\r\nNats-Rollup: all");
         of(&message, None).unwrap_err();
         let mut message = self::message(Guard::Free);
-        message.headers.push("A: b\r\nNats-Rollup".to_owned(), "all");
+        message.headers.push("A: b\r\nNats-Rollup", "all");
         of(&message, None).unwrap_err();
     }
 }

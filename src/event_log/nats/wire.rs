@@ -38,8 +38,9 @@ struct ApiError {
 struct Answer<'a> {
     #[serde(borrow)]
     error: Option<&'a serde_json::value::RawValue>,
-    #[serde(borrow)]
-    stream: Option<Cow<'a, str>>,
+    /// Empty where there is none: an optional text would be copied.
+    #[serde(borrow, default)]
+    stream: Cow<'a, str>,
     seq: Option<u64>,
     #[serde(default)]
     duplicate: bool,
@@ -51,7 +52,8 @@ pub(super) fn ack(stream: &str, payload: &[u8]) -> Result<Position, BackendError
     if let Some(error) = answer.error {
         return Err(write_refused(stream, &parse(error.get().as_bytes())?));
     }
-    if let Some(taker) = answer.stream.as_deref().filter(|taker| *taker != stream) {
+    if !answer.stream.is_empty() && answer.stream != stream {
+        let taker = answer.stream;
         let detail =
             format!("stream {taker} took a message meant for {stream}; their subjects overlap");
         return Err(BackendError::Corrupt { detail });
@@ -168,7 +170,7 @@ impl LeaderMessage {
             time: timestamp(&self.time)?,
             headers: headers
                 .filter(|(name, _)| !is_protocol(name))
-                .map(|(name, value)| (name_of(name), value.trim()))
+                .map(|(name, value)| (name, value.trim()))
                 .collect(),
             payload: decode(&self.data)?.into(),
         })
@@ -207,7 +209,7 @@ pub(super) fn delivered(message: async_nats::Message) -> Result<Delivered, Backe
     let missing = || BackendError::Corrupt { detail: "a direct get without its headers".into() };
     let map = message.headers.ok_or_else(missing)?;
     let (mut subject, mut sequence, mut time, mut after) = (None, None, None, None);
-    let mut own = Vec::with_capacity(names::ALL.len());
+    let mut own = Headers::with_capacity(names::ALL.len());
     for (name, values) in map.iter() {
         let Some(value) = values.first().map(HeaderValue::as_str) else { continue };
         let name: &str = name.as_ref();
@@ -217,14 +219,14 @@ pub(super) fn delivered(message: async_nats::Message) -> Result<Delivered, Backe
             TIME => time = Some(timestamp(value)?),
             LAST_SEQUENCE => after = Some(position(value)?),
             _ if is_protocol(name) => {}
-            _ => own.push((name_of(name), value.to_owned())),
+            _ => own.push(name, value),
         }
     }
     let message = StoredMessage {
         subject: subject.ok_or_else(missing)?,
         position: sequence.ok_or_else(missing)?,
         time: time.ok_or_else(missing)?,
-        headers: own.into_iter().collect(),
+        headers: own,
         payload: message.payload,
     };
     Ok(Delivered { message, after })
@@ -256,7 +258,7 @@ pub(super) fn neutral_headers(map: &HeaderMap) -> Headers {
         .filter_map(|(name, values)| {
             let name: &str = name.as_ref();
             let value = values.first()?;
-            (!is_protocol(name)).then(|| (name_of(name), value.as_str()))
+            (!is_protocol(name)).then(|| (name, value.as_str()))
         })
         .collect()
 }
@@ -268,13 +270,6 @@ fn position(text: &str) -> Result<Position, BackendError> {
 /// Headers that say how a message travelled, not what it is.
 fn is_protocol(name: &str) -> bool {
     name.starts_with("Nats-") && name != names::MSG_ID
-}
-
-fn name_of(name: &str) -> Cow<'static, str> {
-    match names::ALL.into_iter().find(|known| *known == name) {
-        Some(known) => Cow::Borrowed(known),
-        None => Cow::Owned(name.to_owned()),
-    }
 }
 
 fn timestamp(text: &str) -> Result<Timestamp, BackendError> {

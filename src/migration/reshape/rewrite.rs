@@ -109,7 +109,7 @@ fn as_it_is(message: StoredMessage) -> Rewritten {
     let sent = |name: &str| name.starts_with("Nats-") && name != names::MSG_ID;
     for (name, value) in message.headers.iter().filter(|(name, _)| !sent(name)) {
         if name != ORIGIN_HEADER {
-            headers.push(name.to_owned(), value);
+            headers.push(name, value);
         }
     }
     headers.push(ORIGIN_HEADER, message.position.to_string());

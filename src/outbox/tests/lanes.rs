@@ -21,8 +21,8 @@ fn bank() -> ContextName {
 
 /// The message at a position, with a key or alone.
 fn at(position: u64, key: Option<u64>) -> PendingMessage {
-    let key = key.map(|key| ("ce-partitionkey".into(), format!("k{key}")));
-    let id = ("Nats-Msg-Id".into(), format!("id-{position}"));
+    let key = key.map(|key| ("ce-partitionkey", format!("k{key}")));
+    let id = ("Nats-Msg-Id", format!("id-{position}"));
     let message = StoredMessage {
         subject: Subject::trusted("cim.outbox.bank.orders"),
         position: Position::new(position),

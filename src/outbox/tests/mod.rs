@@ -157,7 +157,7 @@ async fn what_no_event_may_hold_is_refused_by_name() {
 }
 
 fn headers(list: &[(&'static str, &str)]) -> Headers {
-    list.iter().map(|(name, value)| ((*name).into(), *value)).collect()
+    list.iter().copied().collect()
 }
 
 #[test]

@@ -137,8 +137,7 @@ pub(super) async fn odd_headers_come_back(under: LogUnderTest) -> Outcome {
         ("X-Long", &"long ".repeat(400)[..1999]),
         (names::MSG_ID, "an id with spaces"),
     ];
-    let headers: Headers =
-        odd.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned())).collect();
+    let headers: Headers = odd.iter().map(|(name, value)| (*name, *value)).collect();
     let subject = under.subject(0);
     under.log.publish(NewMessage { headers, ..message(subject.clone(), Guard::Free) }).await?;
     let query = LogQuery { filter: None, after: Position::START };
@@ -164,7 +163,7 @@ pub(super) async fn odd_headers_come_back(under: LogUnderTest) -> Outcome {
 pub(super) async fn line_break_in_a_header_is_refused(under: LogUnderTest) -> Outcome {
     for (name, value) in [("X-Value", "a\nb"), ("X-Value", "a\r\nX-Other: b"), ("X Name", "a")] {
         let mut headers = Headers::new();
-        headers.push(name.to_owned(), value);
+        headers.push(name, value);
         let odd = NewMessage { headers, ..message(under.subject(0), Guard::Free) };
         let refused = under.log.publish(odd.clone()).await;
         promise_refused!(refused, BackendError::Invalid { .. }, "{name:?}: {value:?}");
