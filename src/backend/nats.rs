@@ -17,13 +17,13 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_nats::header::HeaderMap;
-use async_nats::{Client, Message, Request, RequestErrorKind};
+use async_nats::{Client, Message, Request, RequestErrorKind, ToSubject};
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{BackendError, ConfigError, ConnectError, Durability, JetStreamLocation};
 use denials::Denials;
-use publisher::Publisher;
+pub(crate) use publisher::{Publisher, Sent};
 
 pub(crate) use provision::{change_settings, create_stream, find_settings, settings_of};
 pub use provision::{provision, verify};
@@ -150,28 +150,26 @@ impl Connection {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        let answer = pin!(self.client.send_request(subject.to_owned(), request));
+        let answer = pin!(self.client.send_request(Wire(subject), request));
         self.unless_refused(subject, answer).await?.map_err(|error| request_failed(subject, error))
     }
 
-    /// Publishes one message and waits for the stream that takes it to answer, at most [`timeout`](Self::timeout). What many
-    /// callers publish at once leaves together.
-    pub(crate) async fn publish(
-        &self,
-        subject: &str,
-        headers: HeaderMap,
-        payload: Bytes,
-    ) -> Result<Message, BackendError> {
-        let publisher = match self.running_publisher() {
-            Some(publisher) => publisher,
+    /// What publishes single messages on this connection: what many callers publish at once leaves together. No round trip
+    /// but for the first message.
+    pub(crate) async fn publisher(&self) -> Result<Arc<Publisher>, BackendError> {
+        match self.running_publisher() {
+            Some(publisher) => Ok(publisher),
             // Boxed, because it is rare and would make the future of every message large.
-            None => Box::pin(self.new_publisher()).await?,
-        };
-        let answer = pin!(timeout(self.timeout, publisher.publish(subject, headers, payload)));
-        match self.unless_refused(subject, answer).await? {
-            Ok(answer) => publisher::checked(subject, answer),
-            Err(_) => Err(self.unanswered(subject)),
+            None => Box::pin(self.new_publisher()).await,
         }
+    }
+
+    /// Waits for the stream that takes a published message to answer, at most [`timeout`](Self::timeout), and returns the
+    /// payload of its answer.
+    pub(crate) async fn answer(&self, subject: &str, sent: Sent) -> Result<Bytes, BackendError> {
+        let answer = pin!(timeout(self.timeout, sent.answer(subject)));
+        let answer = self.unless_refused(subject, answer).await?;
+        answer.unwrap_or_else(|_| Err(self.unanswered(subject)))
     }
 
     fn unanswered(&self, subject: &str) -> BackendError {
@@ -201,11 +199,14 @@ impl Connection {
         subject: &str,
         work: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, BackendError> {
-        let since = Instant::now();
+        if self.denials.is_none() {
+            return Ok(work.await);
+        }
         tokio::select! {
             biased;
             outcome = work => Ok(outcome),
-            detail = self.refused(since, subject) => {
+            // Boxed, because it would make the future of every message large.
+            detail = Box::pin(self.refused(Instant::now(), subject)) => {
                 Err(BackendError::Denied { subject: subject.to_owned(), detail })
             }
         }
@@ -217,6 +218,15 @@ impl Connection {
             Some(denials) => denials.refused(since, subject).await,
             None => pending().await,
         }
+    }
+}
+
+/// A subject as the client takes it, which copies a text of its own as well.
+pub(crate) struct Wire<'s>(pub(crate) &'s str);
+
+impl ToSubject for Wire<'_> {
+    fn to_subject(&self) -> async_nats::Subject {
+        self.0.into()
     }
 }
 

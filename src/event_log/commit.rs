@@ -16,6 +16,7 @@ use foldhash::{HashMap, HashMapExt};
 use futures::StreamExt;
 use futures::future::join;
 use futures::stream::poll_fn;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::timeout_at;
@@ -208,8 +209,7 @@ impl Committer {
         } else {
             metrics::counter!("cim_commits_sent_total", "lane" => "batch").increment(1);
             let (reply, answer) = oneshot::channel();
-            let job = Job { commit, since, reply };
-            self.queue.send(job).await.map_err(|_| CommitError::Closed)?;
+            self.hand_in(Job { commit, since, reply }).await?;
             answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
         };
         let now = Instant::now();
@@ -219,6 +219,17 @@ impl Committer {
         count(&result);
         metrics::histogram!("cim_commit_seconds").record((now - since).as_secs_f64());
         result
+    }
+
+    async fn hand_in(&self, job: Job) -> Result<(), CommitError> {
+        match self.queue.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(CommitError::Closed),
+            // Boxed, because it is rare and would make the future of every commit large.
+            Err(TrySendError::Full(job)) => {
+                Box::pin(self.queue.send(job)).await.map_err(|_| CommitError::Closed)
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::headers::Place;
 use super::{EventLog, LogLimits, LogQuery, LogStatus};
-use crate::backend::nats::Connection;
+use crate::backend::nats::{Connection, Publisher, Sent, Wire};
 use crate::backend::{
     BackendError, Bound, Count, Followed, Matching, NewMessage, Position, ReadFrom, StoredMessage,
     TailQuery,
@@ -109,11 +109,11 @@ impl NatsLog {
         }
     }
 
-    async fn publish_one(&self, message: NewMessage) -> Result<Position, BackendError> {
-        headers::check(&message, None, self.connection.max_payload())?;
-        let headers = headers::of(&message, None)?;
-        let answer = self.connection.publish(message.subject.as_str(), headers, message.payload);
-        wire::ack(&self.stream, &answer.await.map_err(wire::unproven)?.payload)
+    /// Hands one message over. Not a part of the future that waits for its answer, which would keep the headers.
+    fn leave(&self, publisher: &Publisher, message: &NewMessage) -> Result<Sent, BackendError> {
+        headers::check(message, None, self.connection.max_payload())?;
+        let headers = headers::of(message, None)?;
+        Ok(publisher.publish(message.subject.clone(), headers, message.payload.clone()))
     }
 
     async fn publish_all(&self, messages: NonEmpty<NewMessage>) -> Result<Position, BackendError> {
@@ -172,7 +172,7 @@ impl NatsLog {
     /// Sends a message of a batch, to which there is no answer before the last one.
     async fn send(&self, message: &NewMessage, place: Place<'_>) -> Result<(), BackendError> {
         let headers = headers::of(message, Some(place))?;
-        let (client, subject) = (self.connection.client(), message.subject.as_str().to_owned());
+        let (client, subject) = (self.connection.client(), Wire(message.subject.as_str()));
         let sending = client.publish_with_headers(subject, headers, message.payload.clone());
         // The channel to the connection is full while there is none; nobody waits for it without bound.
         timeout(self.connection.timeout(), sending)
@@ -207,7 +207,13 @@ impl EventLog for NatsLog {
     }
 
     fn publish(&self, message: NewMessage) -> BoxFuture<'_, Result<Position, BackendError>> {
-        self.publish_one(message).boxed()
+        async move {
+            let publisher = self.connection.publisher().await?;
+            let sent = self.leave(&publisher, &message)?;
+            let answer = self.connection.answer(message.subject.as_str(), sent).await;
+            wire::ack(&self.stream, &answer.map_err(wire::unproven)?)
+        }
+        .boxed()
     }
 
     fn publish_batch(

@@ -26,11 +26,15 @@ impl Block {
     /// The codec's reason, as text, when it refuses the value.
     pub fn encode<T: Serialize + ?Sized>(format: BlockFormat, value: &T) -> Result<Self, String> {
         let bytes = codec::to_bytes(format, value)?;
-        let cid = match format {
-            BlockFormat::Ipld(codec, hash) => Some(codec::cid_of(codec, hash, &bytes)),
-            BlockFormat::PlainJson => None,
-        };
-        Ok(Self { cid, bytes: bytes.into() })
+        Ok(Self { cid: format.cid_of(&bytes), bytes: bytes.into() })
+    }
+
+    /// The CID of the block that a value would be.
+    pub(crate) fn cid<T: Serialize + ?Sized>(
+        format: BlockFormat,
+        value: &T,
+    ) -> Result<Option<Cid>, String> {
+        Ok(format.cid_of(&codec::to_bytes(format, value)?))
     }
 }
 

@@ -20,6 +20,16 @@ pub enum BlockFormat {
     PlainJson,
 }
 
+impl BlockFormat {
+    /// The CID of a block with these bytes; `None` for plain JSON.
+    pub(super) fn cid_of(self, bytes: &[u8]) -> Option<Cid> {
+        match self {
+            Self::Ipld(codec, hash) => Some(cid_of(codec, hash, bytes)),
+            Self::PlainJson => None,
+        }
+    }
+}
+
 impl Default for BlockFormat {
     fn default() -> Self {
         Self::Ipld(Codec::DagCbor, Hash::Sha2)

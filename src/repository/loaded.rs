@@ -155,7 +155,7 @@ impl<A: Aggregate> Loaded<A> {
         if let Some(cid) = self.state_cid.get() {
             return Ok(Some(*cid));
         }
-        let cid = Block::encode(format, &self.state)?.cid;
+        let cid = Block::cid(format, &self.state)?;
         Ok(cid.map(|cid| *self.state_cid.get_or_init(|| cid)))
     }
 

@@ -1,9 +1,11 @@
 //! Saving: events onto a history, guarded by its head.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::future::join;
+use smallvec::SmallVec;
 
 use super::load::Rules;
 use super::loaded::Loaded;
@@ -11,6 +13,9 @@ use super::{Aggregate, AggregateMetadata, Freshness, Repository, RepositoryError
 use crate::event::{NonEmpty, TOMBSTONE};
 use crate::store::{CommitInfo, ExpectedVersion, Head, StoreError, named};
 use crate::subject::{AggregateId, EventType, Identity};
+
+/// As many events as most commits have, or more.
+const USUAL_EVENTS: usize = 4;
 
 /// How often a save that expects no version in particular is tried.
 const ANY_ATTEMPTS: usize = 16;
@@ -68,13 +73,13 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         };
         let tombstone = [(EventType::new(TOMBSTONE)?, 1, &())];
         let result = self
-            .attempts(id, &key, expected, |base| {
+            .attempts(id, &key, expected, |mut base| {
                 if !base.exists() {
-                    return Err(self.not_found(&key, base));
+                    return Err(self.not_found(&key, &base));
                 }
-                let mut loaded = base.clone();
-                loaded.bury()?;
-                self.encoded(&key, &base.head, &options.info(), tombstone.iter().cloned(), loaded)
+                let head = base.head;
+                Arc::make_mut(&mut base).bury()?;
+                self.encoded(&key, &head, &options.info(), tombstone.iter().cloned(), base)
             })
             .await;
         self.trace(&key, &result);
@@ -106,7 +111,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         id: &A::Id,
         key: &AggregateId,
         expected: ExpectedVersion,
-        prepare: impl Fn(&Loaded<A>) -> Result<Prepared<A>, RepositoryError>,
+        prepare: impl Fn(Arc<Loaded<A>>) -> Result<Prepared<A>, RepositoryError>,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
         let mut conflict = None;
         let mut attempts = if expected.is_any() { ANY_ATTEMPTS } else { 1 };
@@ -117,14 +122,14 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 Some(before) => Box::pin(self.overtaken(id, key, before)).await?,
             };
             attempts -= 1;
+            let (version, position) = (base.head.version, base.head.position);
             // Whoever describes what is stored needs the CID of its state, and meets the error.
             let meanwhile = |loaded: &Loaded<A>| drop(loaded.state_cid(self.context.format()));
-            match self.commit(key, prepare(&base)?, meanwhile).await {
-                Err(StoreError::Conflict { .. }) if attempts > 0 => {
-                    conflict = Some(base.head.position);
-                }
+            let prepared = prepare(base)?;
+            match self.commit(key, prepared, meanwhile).await {
+                Err(StoreError::Conflict { .. }) if attempts > 0 => conflict = Some(position),
                 Err(StoreError::Conflict { .. }) => {
-                    return Err(Box::pin(self.explained(key, base.head.version)).await);
+                    return Err(Box::pin(self.explained(key, version)).await);
                 }
                 result => return Ok(result?),
             }
@@ -167,18 +172,18 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     pub(super) fn decided(
         &self,
         key: &AggregateId,
-        base: &Loaded<A>,
+        mut base: Arc<Loaded<A>>,
         events: &[A::Event],
         info: &CommitInfo,
     ) -> Result<Prepared<A>, RepositoryError> {
-        let mut types = Vec::with_capacity(events.len());
+        let mut types = SmallVec::<[_; USUAL_EVENTS]>::new();
         for event in events {
             let (event_type, schema_version) = named(event)?;
             types.push((event_type, schema_version, event));
         }
-        let mut loaded = base.clone();
-        loaded.apply_new(&self.aggregate, key, events)?;
-        self.encoded(key, &base.head, info, types.into_iter(), loaded)
+        let head = base.head;
+        Arc::make_mut(&mut base).apply_new(&self.aggregate, key, events)?;
+        self.encoded(key, &head, info, types.into_iter(), base)
     }
 
     fn encoded<'a, D: serde::Serialize + 'a>(
@@ -187,11 +192,11 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         head: &Head,
         info: &CommitInfo,
         events: impl Iterator<Item = (EventType, u32, &'a D)>,
-        mut loaded: Loaded<A>,
+        mut loaded: Arc<Loaded<A>>,
     ) -> Result<Prepared<A>, RepositoryError> {
         let encoded = self.context.encode(&self.aggregate, key, head, info, events)?;
         let new_head = Head { version: encoded.version, position: head.position, cid: encoded.cid };
-        loaded.note(new_head, encoded.occurred_at, &info.metadata);
+        Arc::make_mut(&mut loaded).note(new_head, encoded.occurred_at, &info.metadata);
         Ok(Prepared { before: head.version, messages: encoded.messages, loaded })
     }
 
@@ -205,8 +210,16 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ) -> Result<Arc<Loaded<A>>, StoreError> {
         let begun = Instant::now();
         let Prepared { before, messages, mut loaded } = prepared;
-        let storing = self.context.commit(messages.into_vec());
-        let (result, ()) = join(storing, async { meanwhile(&loaded) }).await;
+        let mut storing = pin!(self.context.commit(messages.into_vec()));
+        let mut meanwhile = Some(meanwhile);
+        let result = poll_fn(|cx| {
+            let result = storing.as_mut().poll(cx);
+            if let Some(meanwhile) = meanwhile.take() {
+                meanwhile(&loaded);
+            }
+            result
+        })
+        .await;
         let ended = Instant::now();
         metrics::histogram!("cim_save_seconds").record((ended - begun).as_secs_f64());
         let stored = match result {
@@ -218,8 +231,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
         };
         metrics::counter!("cim_saves_total", "outcome" => "ok").increment(1);
-        loaded.head.position = stored.last;
-        let loaded = Arc::new(loaded);
+        Arc::make_mut(&mut loaded).head.position = stored.last;
         self.remember(key, &loaded, ended);
         self.keep(key, &loaded);
         self.snapshot_if_due(key, before, &loaded);
@@ -261,5 +273,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
 pub(super) struct Prepared<A> {
     before: u64,
     messages: NonEmpty<crate::backend::NewMessage>,
-    loaded: Loaded<A>,
+    /// Nobody else has it yet. Behind a pointer, because what a future holds is copied with it.
+    loaded: Arc<Loaded<A>>,
 }

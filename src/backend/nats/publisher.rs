@@ -9,14 +9,15 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::client::{PublishError, PublishErrorKind};
-use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber, ToSubject};
 use bytes::Bytes;
 use foldhash::HashMap;
 use futures::StreamExt;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
 
-use super::BackendError;
+use super::{BackendError, Wire};
+use crate::subject::Subject;
 
 /// So many messages leave without waiting for more: with them the system calls of each are a small part of what it
 /// costs, and the server has work while the next callers run.
@@ -28,7 +29,7 @@ const MOST_ANSWERS: usize = 64;
 /// Sends messages to streams on one connection, and gives their answers to those who wait. Two tasks do that until it is
 /// dropped.
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(crate) struct Publisher {
     desk: Arc<Desk>,
     sending: JoinHandle<()>,
     receiving: JoinHandle<()>,
@@ -53,13 +54,22 @@ struct State {
     last_number: u64,
 }
 
-/// What came back for a message, or why it did not leave.
-type Answer = Result<Message, PublishError>;
+/// What the stream said to a message.
+type Answer = Result<Bytes, Unanswered>;
+
+/// Why no stream said anything.
+#[derive(Debug)]
+enum Unanswered {
+    /// No stream takes the message.
+    NoStream,
+    /// It did not leave.
+    NotSent(PublishError),
+}
 
 #[derive(Debug)]
 struct Outgoing {
     number: u64,
-    subject: String,
+    subject: Subject,
     headers: HeaderMap,
     payload: Bytes,
 }
@@ -84,34 +94,12 @@ impl Publisher {
         !self.sending.is_finished() && !self.receiving.is_finished()
     }
 
-    /// Sends one message and gives out its answer, if there ever is one. Whether a message leaves whose future is dropped is
-    /// not known.
-    pub(super) fn publish(
-        &self,
-        subject: &str,
-        headers: HeaderMap,
-        payload: Bytes,
-    ) -> impl Future<Output = Answer> {
-        let place = self.desk.enter(subject, headers, payload);
-        async move {
-            let mut place = place;
-            match (&mut place.answer).await {
-                Ok(answer) => answer,
-                // Nobody takes a caller off the list without an answer.
-                Err(_) => pending().await,
-            }
-        }
-    }
-}
-
-/// What a stream answered to a message, if it did.
-pub(super) fn checked(subject: &str, answer: Answer) -> Result<Message, BackendError> {
-    match answer {
-        Ok(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
-            Err(BackendError::unavailable(format!("no stream takes messages on {subject}")))
-        }
-        Ok(answer) => Ok(answer),
-        Err(error) => Err(not_sent(subject, &error)),
+    /// Sends one message and gives out its answer, if there ever is one. Whether a message leaves that is dropped here is not
+    /// known.
+    pub(crate) fn publish(&self, subject: Subject, headers: HeaderMap, payload: Bytes) -> Sent {
+        let (sender, answer) = oneshot::channel();
+        let number = self.desk.enter(subject, headers, payload, sender);
+        Sent { desk: Arc::clone(&self.desk), number, answer, is_served: false }
     }
 }
 
@@ -119,6 +107,39 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.sending.abort();
         self.receiving.abort();
+    }
+}
+
+/// A message whose answer a caller waits for, until it is dropped.
+pub(crate) struct Sent {
+    desk: Arc<Desk>,
+    number: u64,
+    answer: oneshot::Receiver<Answer>,
+    is_served: bool,
+}
+
+impl Sent {
+    /// The payload of what a stream answered to the message on `subject`.
+    pub(super) async fn answer(mut self, subject: &str) -> Result<Bytes, BackendError> {
+        let answer = (&mut self.answer).await;
+        self.is_served = true;
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Unanswered::NoStream)) => {
+                Err(BackendError::unavailable(format!("no stream takes messages on {subject}")))
+            }
+            Ok(Err(Unanswered::NotSent(error))) => Err(not_sent(subject, &error)),
+            // Nobody takes a caller off the list without an answer.
+            Err(_) => pending().await,
+        }
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if !self.is_served {
+            self.desk.state().waiting.remove(&self.number);
+        }
     }
 }
 
@@ -132,34 +153,26 @@ fn not_sent(subject: &str, error: &PublishError) -> BackendError {
     }
 }
 
-/// A caller that waits, until it is dropped.
-struct Place<'d> {
-    desk: &'d Desk,
-    number: u64,
-    answer: oneshot::Receiver<Answer>,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.desk.state().waiting.remove(&self.number);
-    }
-}
-
 impl Desk {
-    fn enter(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Place<'_> {
-        let (sender, answer) = oneshot::channel();
-        let subject = subject.to_owned();
+    /// Puts a message where it is sent from, and gives out the caller's number.
+    fn enter(
+        &self,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+        caller: oneshot::Sender<Answer>,
+    ) -> u64 {
         let mut state = self.state();
         state.last_number += 1;
         let number = state.last_number;
-        state.waiting.insert(number, sender);
+        state.waiting.insert(number, caller);
         state.leaving.push(Outgoing { number, subject, headers, payload });
         let leaving = state.leaving.len();
         drop(state);
         if leaving == 1 || leaving == ENOUGH {
             self.woken.notify_one();
         }
-        Place { desk: self, number, answer }
+        number
     }
 
     /// Whether others are under way that may have more to send in a moment.
@@ -179,7 +192,7 @@ impl Desk {
     fn fail(&self, number: u64, error: PublishError) {
         if let Some(caller) = self.state().waiting.remove(&number) {
             // Nobody listens when the caller's future was dropped.
-            let _ = caller.send(Err(error));
+            let _ = caller.send(Err(Unanswered::NotSent(error)));
         }
     }
 
@@ -188,7 +201,10 @@ impl Desk {
         for answer in answers {
             let number = answer.subject.strip_prefix(&self.inbox).and_then(|n| n.parse().ok());
             if let Some(caller) = number.and_then(|number: u64| state.waiting.remove(&number)) {
-                let _ = caller.send(Ok(answer));
+                let _ = caller.send(match answer.status {
+                    Some(StatusCode::NO_RESPONDERS) => Err(Unanswered::NoStream),
+                    _ => Ok(answer.payload),
+                });
             }
         }
     }
@@ -196,6 +212,15 @@ impl Desk {
     fn state(&self) -> MutexGuard<'_, State> {
         // No code that holds the lock can panic half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an answer's subject begins with, and the number at its end.
+struct Numbered<'d>(&'d str, u64);
+
+impl ToSubject for Numbered<'_> {
+    fn to_subject(&self) -> async_nats::Subject {
+        [self.0, itoa::Buffer::new().format(self.1)].concat().into()
     }
 }
 
@@ -211,7 +236,7 @@ async fn send_all(desk: Arc<Desk>, client: Client) {
             }
         }
         for Outgoing { number, subject, headers, payload } in desk.take() {
-            let reply = format!("{}{number}", desk.inbox);
+            let (subject, reply) = (Wire(subject.as_str()), Numbered(&desk.inbox, number));
             let sent =
                 client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
             if let Err(error) = sent {
