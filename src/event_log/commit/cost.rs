@@ -31,6 +31,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The way not taken is tried at a load that has been held for so long.
 const HOLD: Duration = Duration::from_millis(100);
 
+/// A trial ends after so many times as many commits as are under way: one round tells more of the server's moment than of
+/// the way.
+const TRIAL_ROUNDS: usize = 3;
+
 /// A trial ends early after so many commits that took so many times as long as those of the other way.
 const CLEAR_COMMITS: usize = 32;
 const CLEARLY_SLOWER: f64 = 4.0;
@@ -62,7 +66,7 @@ struct State {
     peak_at: Option<Instant>,
     alone: Costs,
     together: Costs,
-    /// The way taken last by a load that has the choice.
+    /// The way taken last by a load that has the choice and was held.
     lane: Lane,
     /// About which level the load is, and since when.
     held: Option<(usize, Instant)>,
@@ -92,6 +96,15 @@ struct Trial {
     undisturbed: Option<Instant>,
     seconds: f64,
     commits: usize,
+}
+
+/// What some commits took, or one, and how many were under way then.
+struct Measured {
+    load: usize,
+    commits: usize,
+    took: Duration,
+    /// For each of them.
+    seconds: f64,
 }
 
 /// One commit under way; counts until it is dropped.
@@ -143,15 +156,16 @@ impl Load {
     ) {
         let mut state = self.state();
         state.batch_takes = full;
-        let (level, seconds) = (state.level(now), took.as_secs_f64());
-        match state.trial_of(Lane::Together) {
-            Some(mut trial) => {
-                trial.seconds += seconds;
-                trial.commits += commits;
-                state.tried(trial, now);
-            }
-            None => state.note(Lane::Together, level, seconds, commits, now),
+        let seconds = took.as_secs_f64();
+        if let Some(mut trial) = state.trial_of(Lane::Together) {
+            trial.seconds += seconds;
+            trial.commits += commits;
+            return state.tried(trial, now);
         }
+        // Not the load of a moment ago: of one that ends only the last few are in the batch.
+        let load = state.under_way.max(commits);
+        let measured = Measured { load, commits, took, seconds: seconds / commits.max(1) as f64 };
+        state.note(Lane::Together, measured, now);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -186,7 +200,8 @@ impl State {
         if level == 0 {
             return Lane::Alone;
         }
-        let is_held = self.is_held(level, now);
+        let (level, since) = self.hold(level, now);
+        let is_held = now.saturating_duration_since(since) >= HOLD;
         match self.trial {
             Some(trial) if trial.level.abs_diff(level) > 1 => self.trial = None,
             // Too few came to conclude it; what they cost is all there is.
@@ -198,7 +213,7 @@ impl State {
         }
         let Some(alone) = nearest(&self.alone, level) else { return Lane::Alone };
         let together = nearest(&self.together, level);
-        self.lane = match self.lane {
+        let lane = match self.lane {
             Lane::Alone if together.is_some_and(|together| together.is_cheaper_than(alone)) => {
                 Lane::Together
             }
@@ -207,31 +222,26 @@ impl State {
             }
             lane => lane,
         };
-        let (other, known) = match self.lane {
+        if !is_held {
+            // What a burst is like while it grows does not tell where it is going.
+            return lane;
+        }
+        self.lane = lane;
+        let (other, known) = match lane {
             Lane::Alone => (Lane::Together, together),
             Lane::Together => (Lane::Alone, Some(alone)),
         };
         let is_fresh = |known: Known| known.distance <= 1 && !known.cost.is_stale(now);
-        match is_held && !known.is_some_and(is_fresh) {
-            true => self.begin_trial(other, level, now),
-            false => self.lane,
+        match known.is_some_and(is_fresh) {
+            true => lane,
+            false => self.begin_trial(other, level, now),
         }
     }
 
-    /// Takes note of the level, and says whether it has been about the same for a while. A burst passes through many levels,
-    /// and is none of them.
-    fn is_held(&mut self, level: usize, now: Instant) -> bool {
-        if self.held.is_none_or(|(held, _)| held.abs_diff(level) > 1) {
-            self.held = Some((level, now));
-        }
-        self.is_held_for(level, HOLD, now)
-    }
-
-    /// Whether the load has been about this level for so long.
-    fn is_held_for(&self, level: usize, time: Duration, now: Instant) -> bool {
-        self.held.is_some_and(|(held, since)| {
-            held.abs_diff(level) <= 1 && now.saturating_duration_since(since) >= time
-        })
+    /// The level that the load has been about, and since when. So a load that goes to and fro between two levels is of one.
+    fn hold(&mut self, level: usize, now: Instant) -> (usize, Instant) {
+        let held = self.held.filter(|(held, _)| held.abs_diff(level) <= 1);
+        *self.held.insert(held.unwrap_or((level, now)))
     }
 
     fn begin_trial(&mut self, lane: Lane, level: usize, now: Instant) -> Lane {
@@ -240,10 +250,18 @@ impl State {
         lane
     }
 
-    /// Notes what commits took at a level of load, all of them together.
-    fn note(&mut self, lane: Lane, level: usize, seconds: f64, commits: usize, now: Instant) {
-        let share = (commits as f64 / f64::from(1_u32 << level)).min(1.0);
-        blend(&mut self.costs(lane)[level], seconds / commits.max(1) as f64, share, now);
+    /// Notes what a commit cost at a load that has been about the same for as long as it took. A burst passes through many
+    /// levels, and is none of them.
+    fn note(&mut self, lane: Lane, measured: Measured, now: Instant) {
+        let Measured { load, commits, took, seconds } = measured;
+        let level = level_of(load);
+        let Some((held, since)) = self.held.filter(|(held, _)| held.abs_diff(level) <= 1) else {
+            return;
+        };
+        if now.saturating_duration_since(since) >= took {
+            let share = (commits as f64 / f64::from(1_u32 << held)).min(1.0);
+            blend(&mut self.costs(lane)[held], seconds, share, now);
+        }
     }
 
     fn trial_of(&self, lane: Lane) -> Option<Trial> {
@@ -259,12 +277,8 @@ impl State {
         };
         let limit = others.map_or(f64::INFINITY, |o| CLEARLY_SLOWER * o.cost.seconds_per_commit);
         let is_clear = commits >= CLEAR_COMMITS && seconds > limit * commits as f64;
-        let enough = match lane {
-            // The answers to those that were sent at once may come at once, so at least one more has to come.
-            Lane::Alone => self.load(now),
-            Lane::Together => (1 << level) / 2,
-        };
-        if is_clear || commits >= enough {
+        // The answers to those that were sent at once may come at once, so more of them have to come.
+        if is_clear || commits >= TRIAL_ROUNDS << level {
             self.conclude(trial, now);
         } else {
             self.trial = Some(trial);
@@ -303,10 +317,9 @@ impl Known {
     }
 }
 
-/// What was measured last at a level or just beside it, since a load is never held quite; else at the next level of which
-/// something is known.
+/// What is known of a level; else what was measured last at the next levels of which something is known.
 fn nearest(costs: &Costs, level: usize) -> Option<Known> {
-    (1..LEVELS).find_map(|distance| newest_within(costs, level, distance))
+    (0..LEVELS).find_map(|distance| newest_within(costs, level, distance))
 }
 
 fn newest_within(costs: &Costs, level: usize, distance: usize) -> Option<Known> {
@@ -356,11 +369,11 @@ impl Ticket {
         let mut state = self.load.state();
         let Some(mut trial) = state.trial_of(Lane::Alone) else {
             let under_way = self.alone_under_way.max(1);
-            let level = level_of(under_way);
             // The law holds for a load that lasts. Who set out in a burst waited for those who came after it.
-            if !self.is_mixed && state.is_held_for(level, took, now) {
+            if !self.is_mixed {
                 let seconds = took.as_secs_f64() / under_way as f64;
-                state.note(Lane::Alone, level, seconds, 1, now);
+                let measured = Measured { load: under_way, commits: 1, took, seconds };
+                state.note(Lane::Alone, measured, now);
             }
             return;
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Cost, Lane, Load};
+use super::{Cost, HOLD, Lane, Load};
 
 /// What commits cost on a server that was made up.
 #[derive(Clone, Copy)]
@@ -129,13 +129,14 @@ fn who_sets_out_in_a_burst_tells_nothing_of_the_load_he_saw() {
     }
     let known: Vec<usize> =
         (0..super::LEVELS).filter(|level| load.state().alone[*level].is_some()).collect();
-    assert_eq!(known, [8, 9], "levels about the one that lasts");
+    assert_eq!(known, [9], "the level that lasts");
 }
 
 #[test]
 fn a_way_is_left_only_for_one_that_is_clearly_cheaper() {
-    let (load, now) = (Arc::new(Load::default()), Instant::now());
-    let under_way: Vec<_> = (0..64).map(|_| load.arrive(1, now)).collect();
+    let (load, begun) = (Arc::new(Load::default()), Instant::now());
+    let under_way: Vec<_> = (0..64).map(|_| load.arrive(1, begun)).collect();
+    let now = begun + HOLD;
     let lane = |alone, together| {
         let cost = |seconds_per_commit| {
             Some(Cost {
@@ -153,4 +154,22 @@ fn a_way_is_left_only_for_one_that_is_clearly_cheaper() {
     assert_eq!(lane(33.0, 35.0), Lane::Together);
     assert_eq!(lane(31.0, 35.0), Lane::Alone);
     drop(under_way);
+}
+
+#[test]
+fn a_load_that_comes_and_goes_leaves_what_is_known_of_it() {
+    let server = Server {
+        alone: Duration::from_micros(40),
+        batch: Duration::from_micros(1000),
+        in_batch: Duration::from_micros(15),
+    };
+    let (load, mut now) = (Arc::new(Load::default()), Instant::now());
+    run(&load, &mut now, server, 64, 2000);
+    for _ in 0..10 {
+        for callers in [30, 15, 7, 3, 2, 1, 2, 5, 20] {
+            run(&load, &mut now, server, callers, 3);
+        }
+        let alone = run(&load, &mut now, server, 64, 50);
+        assert!(alone <= 64 * 5, "{alone} of {} the dearer way", 64 * 50);
+    }
 }
