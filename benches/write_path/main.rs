@@ -186,7 +186,7 @@ impl Bench {
     }
 
     async fn many_callers(&mut self, payload: &Bytes) {
-        let each = (self.size.commits * 2 / 1024).max(4);
+        let each = (self.size.commits * 4 / 1024).max(4);
         let context = self.context(true).await;
         let rounds = self
             .rounds(async |bench| {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_ipld_dagcbor::ser::{BufWriter, Serializer};
 
-use super::{BlockError, canonical, dag_json, refusal};
+use super::{BlockError, canonical, cbor_writer, dag_json, refusal};
 
 /// How blocks are written: as IPLD with a CID, or as plain JSON without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -209,6 +209,10 @@ pub(super) fn append_cbor<T: Serialize + ?Sized>(
     out: Vec<u8>,
     value: &T,
 ) -> Result<Vec<u8>, EncodeFailure> {
+    let (out, written) = cbor_writer::append(out, value);
+    if written.is_ok() {
+        return Ok(out);
+    }
     let mut serializer = Serializer::new(BufWriter::new(out));
     value.serialize(&mut serializer)?;
     Ok(serializer.into_inner().into_inner())

@@ -9,6 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::canonical::{MAX_DEPTH, Reader, is_before};
+use super::cbor_writer::{head, text};
 use super::codec;
 use crate::clock::Timestamp;
 use crate::event::{Envelope, Metadata, parse_uuid};
@@ -160,29 +161,6 @@ fn field(out: &mut Vec<u8>, key: &[u8], value: &str) {
     text(out, value);
 }
 
-fn text(out: &mut Vec<u8>, text: &str) {
-    head(out, 3, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
-}
-
 fn uuid(out: &mut Vec<u8>, id: &Uuid) {
     text(out, id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-}
-
-fn head(out: &mut Vec<u8>, major: u8, argument: u64) {
-    let major = major << 5;
-    let bytes = argument.to_be_bytes();
-    match argument {
-        0..24 => out.push(major | bytes[7]),
-        24..0x100 => out.extend_from_slice(&[major | 24, bytes[7]]),
-        0x100..0x1_0000 => out.extend_from_slice(&[major | 25, bytes[6], bytes[7]]),
-        0x1_0000..0x1_0000_0000 => {
-            out.push(major | 26);
-            out.extend_from_slice(&bytes[4..]);
-        }
-        _ => {
-            out.push(major | 27);
-            out.extend_from_slice(&bytes);
-        }
-    }
 }

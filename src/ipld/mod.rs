@@ -3,6 +3,7 @@
 //! Pure: no I/O, no async. Where blocks are kept is the business of [`event_log`](crate::event_log).
 
 mod canonical;
+mod cbor_writer;
 mod dag_json;
 mod refusal;
 mod codec;

@@ -26,9 +26,9 @@ const BATCH_KEYS: usize = 500;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Between two batches the writer waits, so that what changes often is written once. It waits this long, or longer
-/// after slow batches, so that writing takes at most a fifth of the time.
+/// after slow batches, so that writing takes at most a tenth of the time.
 const LINGER: Duration = Duration::from_millis(20);
-const LINGER_SHARE: u32 = 4;
+const LINGER_SHARE: u32 = 9;
 
 /// How often a batch is tried again when another process wrote one of its keys, or the bucket is out of reach.
 const ATTEMPTS: u32 = 4;
