@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderValue};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
@@ -37,7 +38,24 @@ impl Raw {
         })
         .await
         .expect("a raw stream can be made");
-        Self { client: client.clone(), js, stream }
+        let raw = Self { client: client.clone(), js, stream };
+        raw.wait_until_known().await;
+        raw
+    }
+
+    /// The other nodes know of a stream a moment after it is made. That it refuses a message shows that it is known, and
+    /// leaves it empty.
+    async fn wait_until_known(&self) {
+        for _ in 0..500 {
+            let sent = self.js.publish_with_headers(self.subject(0), expecting(1), Bytes::new());
+            match sent.await.expect("sent").await {
+                Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                _ => return,
+            }
+        }
+        panic!("nobody knows of the stream that was made");
     }
 
     pub fn subject(&self, id: usize) -> String {
