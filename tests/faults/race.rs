@@ -8,7 +8,7 @@ use cim_persistence::server::{PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::store::{ExpectedVersion, NatsRepositoryConfig};
 use futures::{StreamExt, future};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::domain::{Log, ONE_CLUSTER, config, enter, process, sound};
 
@@ -53,7 +53,14 @@ struct Call {
     number: u64,
     events: usize,
     expected: u64,
+    /// How long each process waits before it begins.
+    handicaps: [Duration; 2],
 }
+
+/// How long the winner of a race waits in the next one, twice as long each time it wins again, and at most: else whoever is
+/// nearer to the stream's leader might win them all.
+const HANDICAP: Duration = Duration::from_millis(1);
+const GREATEST_HANDICAP: Duration = Duration::from_millis(64);
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Outcome {
@@ -82,6 +89,7 @@ async fn serve(settings: Settings, side: u64) {
 
 async fn answer(logs: &Repository<Log>, call: Call, side: u64) -> Outcome {
     let (expected, number) = (ExpectedVersion::Exact(call.expected), 2 * call.number + side);
+    sleep(call.handicaps[side as usize]).await;
     match enter(logs, &call.id, number, call.events, expected).await {
         Ok(saved) => Outcome::Won { version: saved.version },
         Err(RepositoryError::VersionConflict { expected, actual }) => {
@@ -139,9 +147,10 @@ async fn race(settings: Settings, events: usize) {
     };
     timeout(LONG, ready).await.expect("both processes begin");
     let lanes = (0..AT_ONCE as u64).map(async |lane| {
-        let (mut version, mut wins) = (0, [0; 2]);
+        let (mut version, mut wins, mut handicaps) = (0, [0; 2], [Duration::ZERO; 2]);
         for number in (lane..RACES).step_by(AT_ONCE) {
-            let race = Call { id: format!("log-{lane}"), number, events, expected: version };
+            let id = format!("log-{lane}");
+            let race = Call { id, number, events, expected: version, handicaps };
             let race = serde_json::to_vec(&race).unwrap();
             let (won, winner, lost) = match call(&client, "race.call", race, LONG).await.unwrap() {
                 [(side, Outcome::Won { version }), (_, lost)]
@@ -150,7 +159,10 @@ async fn race(settings: Settings, events: usize) {
             };
             assert_eq!(lost, Outcome::Lost { expected: version, actual: won }, "race {number}");
             version = won;
-            wins[winner as usize] += 1;
+            let (winner, loser) = (winner as usize, 1 - winner as usize);
+            wins[winner] += 1;
+            handicaps[winner] = (2 * handicaps[winner]).clamp(HANDICAP, GREATEST_HANDICAP);
+            handicaps[loser] = Duration::ZERO;
         }
         wins
     });
