@@ -20,7 +20,7 @@ const BYTES: u8 = 2;
 const TEXT: u8 = 3;
 const FALSE: u8 = 0xf4;
 const TRUE: u8 = 0xf5;
-const NULL: u8 = 0xf6;
+pub(super) const NULL: u8 = 0xf6;
 const FLOAT: u8 = 0xfb;
 
 /// Writes a value behind what is there already; nothing when it is not of the usual shapes.
@@ -38,7 +38,7 @@ pub(super) fn append<T: Serialize + ?Sized>(
 }
 
 pub(super) fn text(out: &mut Vec<u8>, text: &str) {
-    head(out, 3, text.len() as u64);
+    head(out, TEXT, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -110,6 +110,15 @@ impl Writer {
     }
 }
 
+/// Numbers that are written as wider ones.
+macro_rules! widened {
+    ($($method:ident $number:ty => $wider:ident)*) => {$(
+        fn $method(self, value: $number) -> Written {
+            self.$wider(value.into())
+        }
+    )*};
+}
+
 impl<'w> Serializer for &'w mut Writer {
     type Ok = ();
     type Error = Unusual;
@@ -125,20 +134,18 @@ impl<'w> Serializer for &'w mut Writer {
         false
     }
 
+    widened! {
+        serialize_i8 i8 => serialize_i64
+        serialize_i16 i16 => serialize_i64
+        serialize_i32 i32 => serialize_i64
+        serialize_u8 u8 => serialize_u64
+        serialize_u16 u16 => serialize_u64
+        serialize_u32 u32 => serialize_u64
+        serialize_f32 f32 => serialize_f64
+    }
+
     fn serialize_bool(self, value: bool) -> Written {
         self.byte(if value { TRUE } else { FALSE })
-    }
-
-    fn serialize_i8(self, value: i8) -> Written {
-        self.serialize_i64(value.into())
-    }
-
-    fn serialize_i16(self, value: i16) -> Written {
-        self.serialize_i64(value.into())
-    }
-
-    fn serialize_i32(self, value: i32) -> Written {
-        self.serialize_i64(value.into())
     }
 
     fn serialize_i64(self, value: i64) -> Written {
@@ -148,24 +155,8 @@ impl<'w> Serializer for &'w mut Writer {
         }
     }
 
-    fn serialize_u8(self, value: u8) -> Written {
-        self.serialize_u64(value.into())
-    }
-
-    fn serialize_u16(self, value: u16) -> Written {
-        self.serialize_u64(value.into())
-    }
-
-    fn serialize_u32(self, value: u32) -> Written {
-        self.serialize_u64(value.into())
-    }
-
     fn serialize_u64(self, value: u64) -> Written {
         self.head(0, value)
-    }
-
-    fn serialize_f32(self, value: f32) -> Written {
-        self.serialize_f64(value.into())
     }
 
     fn serialize_f64(self, value: f64) -> Written {
@@ -316,6 +307,15 @@ impl Entries<'_> {
         if is_text { Ok(()) } else { Err(Unusual) }
     }
 
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
+        value.serialize(&mut *self.writer)
+    }
+
+    fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
+        self.key(name)?;
+        self.value(value)
+    }
+
     /// Puts the entries into the order of DAG-CBOR: that of their bytes, since a key begins with its length.
     fn finish(self) -> Written {
         let Self { writer: Writer(out), length, starts } = self;
@@ -337,87 +337,35 @@ impl Entries<'_> {
     }
 }
 
-impl ser::SerializeSeq for Elements<'_> {
-    type Ok = ();
-    type Error = Unusual;
+/// The traits of what has parts, each with how it takes them.
+macro_rules! parts {
+    ($($taker:ident as $as:ident { $(fn $method:ident($($part:ident: $type:ty),+) => $take:expr;)+ })*) => {$(
+        impl ser::$as for $taker<'_> {
+            type Ok = ();
+            type Error = Unusual;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        self.element(value)
-    }
+            $(fn $method<T: Serialize + ?Sized>(&mut self, $($part: $type),+) -> Written {
+                $take(self, $($part),+)
+            })+
 
-    fn end(self) -> Written {
-        self.finish()
-    }
+            fn end(self) -> Written {
+                self.finish()
+            }
+        }
+    )*};
 }
 
-impl ser::SerializeTuple for Elements<'_> {
-    type Ok = ();
-    type Error = Unusual;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        self.element(value)
+parts! {
+    Elements as SerializeSeq { fn serialize_element(value: &T) => Self::element; }
+    Elements as SerializeTuple { fn serialize_element(value: &T) => Self::element; }
+    Elements as SerializeTupleStruct { fn serialize_field(value: &T) => Self::element; }
+    Entries as SerializeMap {
+        fn serialize_key(key: &T) => Self::key;
+        fn serialize_value(value: &T) => Self::value;
     }
-
-    fn end(self) -> Written {
-        self.finish()
-    }
-}
-
-impl ser::SerializeTupleStruct for Elements<'_> {
-    type Ok = ();
-    type Error = Unusual;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        self.element(value)
-    }
-
-    fn end(self) -> Written {
-        self.finish()
-    }
-}
-
-impl ser::SerializeMap for Entries<'_> {
-    type Ok = ();
-    type Error = Unusual;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Written {
-        self.key(key)
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        value.serialize(&mut *self.writer)
-    }
-
-    fn end(self) -> Written {
-        self.finish()
-    }
-}
-
-impl ser::SerializeStruct for Entries<'_> {
-    type Ok = ();
-    type Error = Unusual;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
-        self.key(name)?;
-        value.serialize(&mut *self.writer)
-    }
-
-    fn end(self) -> Written {
-        self.finish()
-    }
-}
-
-impl ser::SerializeStructVariant for Entries<'_> {
-    type Ok = ();
-    type Error = Unusual;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
-        self.key(name)?;
-        value.serialize(&mut *self.writer)
-    }
-
-    fn end(self) -> Written {
-        self.finish()
+    Entries as SerializeStruct { fn serialize_field(name: &'static str, value: &T) => Self::field; }
+    Entries as SerializeStructVariant {
+        fn serialize_field(name: &'static str, value: &T) => Self::field;
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::canonical::{MAX_DEPTH, Reader, is_before};
-use super::cbor_writer::{head, text};
+use super::cbor_writer::{NULL, head, text};
 use super::codec;
 use crate::clock::Timestamp;
 use crate::event::{Envelope, Metadata, parse_uuid};
@@ -30,8 +30,6 @@ const AGGREGATE: &[u8] = b"\x69aggregate";
 const OCCURRED_AT: &[u8] = b"\x6boccurred_at";
 const CAUSATION_ID: &[u8] = b"\x6ccausation_id";
 const CORRELATION_ID: &[u8] = b"\x6ecorrelation_id";
-
-const NULL: u8 = 0xf6;
 
 /// More than the fields without data and metadata take, most of the time.
 const USUAL_BYTES: usize = 640;

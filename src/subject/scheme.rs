@@ -43,7 +43,7 @@ impl Subject {
     }
 
     /// As [`trusted`](Self::trusted), of parts that are put together where no memory is allocated for it.
-    fn joined(parts: &[&str]) -> Self {
+    pub(super) fn joined(parts: &[&str]) -> Self {
         let mut bytes = SmallVec::<[u8; USUAL_BYTES]>::new();
         for part in parts {
             bytes.extend_from_slice(part.as_bytes());

@@ -107,7 +107,7 @@ impl TimeoutSubjects {
 
 fn place(prefix: &str, address: &TimeoutAddress) -> Subject {
     let TimeoutAddress { process, instance, name } = address;
-    Subject::trusted([prefix, process, ".", instance.as_str(), ".", name].concat())
+    Subject::joined(&[prefix, process, ".", instance.as_str(), ".", name])
 }
 
 fn parse(rest: &str) -> Option<TimeoutAddress> {
