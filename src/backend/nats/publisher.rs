@@ -12,7 +12,7 @@ use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber, ToSubject};
 use bytes::Bytes;
 use foldhash::HashMap;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
 
@@ -181,12 +181,12 @@ impl Desk {
         state.leaving.len() < ENOUGH && state.leaving.len() < state.waiting.len()
     }
 
-    /// What is to leave now. Callers that have gone do not want their messages sent any more.
-    fn take(&self) -> Vec<Outgoing> {
+    /// Puts what is to leave now into an empty list, whose room is used next. Callers that have gone do not want their
+    /// messages sent any more.
+    fn take(&self, leaving: &mut Vec<Outgoing>) {
         let mut state = self.state();
-        let mut leaving = std::mem::take(&mut state.leaving);
+        std::mem::swap(leaving, &mut state.leaving);
         leaving.retain(|message| state.waiting.contains_key(&message.number));
-        leaving
     }
 
     fn fail(&self, number: u64, error: PublishError) {
@@ -196,7 +196,7 @@ impl Desk {
         }
     }
 
-    fn answer_all(&self, answers: Vec<Message>) {
+    fn answer_all(&self, answers: impl Iterator<Item = Message>) {
         let mut state = self.state();
         for answer in answers {
             let number = answer.subject.strip_prefix(&self.inbox).and_then(|n| n.parse().ok());
@@ -225,6 +225,7 @@ impl ToSubject for Numbered<'_> {
 }
 
 async fn send_all(desk: Arc<Desk>, client: Client) {
+    let mut leaving = Vec::with_capacity(ENOUGH);
     loop {
         desk.woken.notified().await;
         if desk.may_wait() {
@@ -235,7 +236,8 @@ async fn send_all(desk: Arc<Desk>, client: Client) {
                 () = yield_now() => {}
             }
         }
-        for Outgoing { number, subject, headers, payload } in desk.take() {
+        desk.take(&mut leaving);
+        for Outgoing { number, subject, headers, payload } in leaving.drain(..) {
             let (subject, reply) = (Wire(subject.as_str()), Numbered(&desk.inbox, number));
             let sent =
                 client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
@@ -246,9 +248,15 @@ async fn send_all(desk: Arc<Desk>, client: Client) {
     }
 }
 
-async fn receive_all(desk: Arc<Desk>, answers: Subscriber) {
-    let mut answers = answers.ready_chunks(MOST_ANSWERS);
-    while let Some(chunk) = answers.next().await {
-        desk.answer_all(chunk);
+async fn receive_all(desk: Arc<Desk>, mut answers: Subscriber) {
+    let mut together = Vec::with_capacity(MOST_ANSWERS);
+    while let Some(first) = answers.next().await {
+        together.push(first);
+        while together.len() < MOST_ANSWERS
+            && let Some(Some(next)) = answers.next().now_or_never()
+        {
+            together.push(next);
+        }
+        desk.answer_all(together.drain(..));
     }
 }
