@@ -7,6 +7,7 @@ use cid::Cid;
 use ipld_core::ipld::Ipld;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use smol_str::format_smolstr;
 
 use super::Aggregate;
 use super::loaded::Loaded;
@@ -42,7 +43,7 @@ const FORMAT: u32 = 1;
 
 /// The key of current state.
 pub(super) fn state_key(aggregate: &AggregateType, id: &AggregateId) -> Result<Key, InvalidKey> {
-    Key::new(format!("{aggregate}.{}", id.as_str()))
+    Key::new(format_smolstr!("{aggregate}.{}", id.as_str()))
 }
 
 /// The key of a snapshot.
@@ -51,7 +52,7 @@ pub(super) fn snapshot_key(
     id: &AggregateId,
     version: u64,
 ) -> Result<Key, InvalidKey> {
-    Key::new(format!("{aggregate}.{}.{version}", id.as_str()))
+    Key::new(format_smolstr!("{aggregate}.{}.{version}", id.as_str()))
 }
 
 /// Writes a record as a block.

@@ -1,7 +1,8 @@
 //! Keys of a bucket.
 
 use std::fmt;
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 /// A key: tokens of `A-Z a-z 0-9 _ - =` joined with `.`, none empty.
 ///
@@ -14,7 +15,7 @@ use std::sync::Arc;
 /// assert!(Key::new("order.*").is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Arc<str>);
+pub struct Key(SmolStr);
 
 /// A text cannot be a key. Escape what it is made from, as [`AggregateId`](crate::subject::AggregateId) does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +34,7 @@ impl Key {
         let text = text.as_ref();
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '=');
         if text.split('.').all(|token| !token.is_empty() && token.chars().all(plain)) {
-            Ok(Self(text.into()))
+            Ok(Self(SmolStr::new(text)))
         } else {
             Err(InvalidKey { text: text.to_owned() })
         }
