@@ -10,7 +10,7 @@ mod group;
 use std::collections::VecDeque;
 use std::iter::once;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 use futures::StreamExt;
@@ -19,7 +19,7 @@ use futures::stream::poll_fn;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::EventLog;
 use crate::backend::{BackendError, Guard, NewMessage, Position};
@@ -165,7 +165,6 @@ pub struct Committer {
 #[derive(Debug)]
 struct Job {
     commit: Commit,
-    since: Instant,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -199,25 +198,26 @@ impl Committer {
     /// # Errors
     /// [`CommitError`], as its variants say.
     pub async fn commit(&self, commit: Commit) -> Result<Stored, CommitError> {
-        let since = Instant::now();
-        let ticket = self.load.arrive(commit.messages().len(), since);
+        let begun = Instant::now();
+        let ticket = self.load.arrive(commit.messages().len(), begun.into_std());
         // What cannot lie in a batch with others is sent by itself, and gets its own error.
         let admitted = || commit.messages().iter().all(|message| self.log.admits(message));
         let result = if ticket.lane() == Lane::Alone || !admitted() {
             metrics::counter!("cim_commits_sent_total", "lane" => "alone").increment(1);
-            group::store_alone(&self.log, self.policy, commit, since).await
+            group::store_alone(&self.log, self.policy, commit, begun).await
         } else {
             metrics::counter!("cim_commits_sent_total", "lane" => "batch").increment(1);
             let (reply, answer) = oneshot::channel();
-            self.hand_in(Job { commit, since, reply }).await?;
+            self.hand_in(Job { commit, reply }).await?;
             answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
         };
         let now = Instant::now();
+        let took = now - begun;
         if result.is_ok() && ticket.lane() == Lane::Alone {
-            ticket.stored_alone(now - since, now);
+            ticket.stored_alone(took, now.into_std());
         }
         count(&result);
-        metrics::histogram!("cim_commit_seconds").record((now - since).as_secs_f64());
+        metrics::histogram!("cim_commit_seconds").record(took.as_secs_f64());
         result
     }
 
@@ -264,7 +264,7 @@ impl Gatherer {
     async fn run(mut self) {
         while self.wait().await {
             let log = Arc::clone(&self.log);
-            let (begun, mixed) = (tokio::time::Instant::now(), self.load.is_mixed());
+            let (begun, mixed) = (Instant::now(), self.load.is_mixed());
             let (send, mut messages) = mpsc::unbounded_channel();
             let messages = poll_fn(move |cx| messages.poll_recv(cx));
             // The server takes the first commits while the others are still on their way here.
@@ -272,8 +272,8 @@ impl Gatherer {
             let (sent, (jobs, full)) = join(log.publish_stream(messages.boxed()), filling).await;
             let commits = jobs.len();
             if Group::new(jobs, begun).conclude(sent, &log, self.policy).await && !mixed {
-                let (took, now) = (begun.elapsed(), Instant::now());
-                self.load.stored_together(commits, took, full.elapsed(), now);
+                let now = Instant::now();
+                self.load.stored_together(commits, now - begun, now - full, now.into_std());
             }
         }
     }
@@ -293,7 +293,7 @@ impl Gatherer {
     async fn fill(&mut self, send: mpsc::UnboundedSender<NewMessage>) -> Vec<Job> {
         let mut batch = Batch::new(self.log.limits().max_batch_messages);
         let (expected, patience) = self.load.worth_waiting_for();
-        let until = tokio::time::Instant::now() + patience;
+        let until = Instant::now() + patience;
         loop {
             while let Ok(job) = self.jobs.try_recv() {
                 self.waiting.push_back(job);

@@ -98,13 +98,22 @@ struct Trial {
     commits: usize,
 }
 
-/// What some commits took, or one, and how many were under way then.
+/// What a batch of commits took, or one that travelled alone, and how many were under way then.
 struct Measured {
+    lane: Lane,
     load: usize,
     commits: usize,
     took: Duration,
-    /// For each of them.
-    seconds: f64,
+}
+
+impl Measured {
+    fn seconds_per_commit(&self) -> f64 {
+        let shared_by = match self.lane {
+            Lane::Alone => self.load,
+            Lane::Together => self.commits,
+        };
+        self.took.as_secs_f64() / shared_by.max(1) as f64
+    }
 }
 
 /// One commit under way; counts until it is dropped.
@@ -156,16 +165,14 @@ impl Load {
     ) {
         let mut state = self.state();
         state.batch_takes = full;
-        let seconds = took.as_secs_f64();
         if let Some(mut trial) = state.trial_of(Lane::Together) {
-            trial.seconds += seconds;
+            trial.seconds += took.as_secs_f64();
             trial.commits += commits;
             return state.tried(trial, now);
         }
         // Not the load of a moment ago: of one that ends only the last few are in the batch.
         let load = state.under_way.max(commits);
-        let measured = Measured { load, commits, took, seconds: seconds / commits.max(1) as f64 };
-        state.note(Lane::Together, measured, now);
+        state.note(Measured { lane: Lane::Together, load, commits, took }, now);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -252,15 +259,15 @@ impl State {
 
     /// Notes what a commit cost at a load that has been about the same for as long as it took. A burst passes through many
     /// levels, and is none of them.
-    fn note(&mut self, lane: Lane, measured: Measured, now: Instant) {
-        let Measured { load, commits, took, seconds } = measured;
-        let level = level_of(load);
+    fn note(&mut self, measured: Measured, now: Instant) {
+        let level = level_of(measured.load);
         let Some((held, since)) = self.held.filter(|(held, _)| held.abs_diff(level) <= 1) else {
             return;
         };
-        if now.saturating_duration_since(since) >= took {
-            let share = (commits as f64 / f64::from(1_u32 << held)).min(1.0);
-            blend(&mut self.costs(lane)[held], seconds, share, now);
+        if now.saturating_duration_since(since) >= measured.took {
+            let share = (measured.commits as f64 / f64::from(1_u32 << held)).min(1.0);
+            let cost = &mut self.costs(measured.lane)[held];
+            blend(cost, measured.seconds_per_commit(), share, now);
         }
     }
 
@@ -368,12 +375,10 @@ impl Ticket {
     pub(super) fn stored_alone(&self, took: Duration, now: Instant) {
         let mut state = self.load.state();
         let Some(mut trial) = state.trial_of(Lane::Alone) else {
-            let under_way = self.alone_under_way.max(1);
             // The law holds for a load that lasts. Who set out in a burst waited for those who came after it.
             if !self.is_mixed {
-                let seconds = took.as_secs_f64() / under_way as f64;
-                let measured = Measured { load: under_way, commits: 1, took, seconds };
-                state.note(Lane::Alone, measured, now);
+                let load = self.alone_under_way;
+                state.note(Measured { lane: Lane::Alone, load, commits: 1, took }, now);
             }
             return;
         };

@@ -5,9 +5,10 @@
 
 use std::borrow::Borrow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::{Commit, CommitError, CommitPolicy, Job, Stored};
 use crate::backend::{BackendError, Position, ReadFrom};
@@ -23,7 +24,7 @@ pub(super) struct Group {
     jobs: Vec<Job>,
     /// Whether an earlier try may have been stored, or may still be.
     unproven: bool,
-    begun: tokio::time::Instant,
+    begun: Instant,
     pause: Duration,
 }
 
@@ -35,7 +36,7 @@ enum Next {
 
 impl Group {
     /// Commits whose first try began then.
-    pub(super) fn new(jobs: Vec<Job>, begun: tokio::time::Instant) -> Self {
+    pub(super) fn new(jobs: Vec<Job>, begun: Instant) -> Self {
         Self { jobs, unproven: false, begun, pause: FIRST_PAUSE }
     }
 
@@ -159,7 +160,7 @@ impl Group {
                 let rest = self.jobs.split_off(1);
                 let alone = Group { jobs: self.jobs, unproven: false, ..self };
                 let _ = alone.conflict_of_the_only();
-                again(Group::new(rest, tokio::time::Instant::now()))
+                again(Group::new(rest, Instant::now()))
             }
             Ok(Found::Nothing) if broken.iter().flatten().any(Option::is_some) => {
                 self.unproven = false;
@@ -236,28 +237,27 @@ fn again(group: Group) -> Next {
     }
 }
 
-/// Stores one commit by a message of its own, in the caller's task.
+/// Stores one commit by a message of its own, in the caller's task. Its time began then.
 pub(super) async fn store_alone(
     log: &Arc<dyn EventLog>,
     policy: CommitPolicy,
     commit: Commit,
-    since: Instant,
+    begun: Instant,
 ) -> Result<Stored, CommitError> {
-    let begun = tokio::time::Instant::now();
     let sent = match commit.messages() {
+        // As `send` does, without the list that most commits would need for nothing.
         [only] => log.publish(only.clone()),
         _ => send(log.as_ref(), [&commit]),
     }
     .await;
     if let Ok(last) = sent {
-        metrics::histogram!("cim_commit_wait_seconds").record(since.elapsed().as_secs_f64());
         let first = Position::new(last.get() + 1 - commit.len() as u64);
         return Ok(Stored { first, last });
     }
     // Boxed, because it is rare and would make the future of every commit large.
     Box::pin(async {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let jobs = vec![Job { commit, since, reply }];
+        let jobs = vec![Job { commit, reply }];
         Group::new(jobs, begun).conclude(sent, log, policy).await;
         answer.await.map_or(Err(CommitError::Closed), |(result, _)| result)
     })
@@ -347,7 +347,6 @@ async fn find(log: &dyn EventLog, commit: &Commit) -> Result<Found, BackendError
 
 impl Job {
     fn answer(self, result: Result<Stored, CommitError>) {
-        metrics::histogram!("cim_commit_wait_seconds").record(self.since.elapsed().as_secs_f64());
         // Nobody listens when the caller's future was dropped; the outcome stands all the same.
         let _ = self.reply.send((result, self.commit));
     }

@@ -15,37 +15,6 @@ struct Server {
     in_batch: Duration,
 }
 
-/// So many callers, each of which commits again when it has its answer. Returns how many of their commits went alone.
-fn run(
-    load: &Arc<Load>,
-    now: &mut Instant,
-    server: Server,
-    callers: usize,
-    rounds: usize,
-) -> usize {
-    let mut alone = 0;
-    for _ in 0..rounds {
-        let mixed = load.is_mixed();
-        let tickets: Vec<_> = (0..callers).map(|_| load.arrive(1, *now)).collect();
-        let (single, batched): (Vec<_>, Vec<_>) =
-            tickets.into_iter().partition(|ticket| ticket.lane() == Lane::Alone);
-        alone += single.len();
-        let begun = *now;
-        for ticket in &single {
-            *now += server.alone;
-            ticket.stored_alone(*now - begun, *now);
-        }
-        if !batched.is_empty() {
-            let took = server.batch + server.in_batch * batched.len() as u32;
-            *now += took;
-            if single.is_empty() && !mixed {
-                load.stored_together(batched.len(), took, took, *now);
-            }
-        }
-    }
-    alone
-}
-
 /// Batches cost much whatever their size, and commits in them little.
 const SLOW_BATCHES: Server = Server {
     alone: Duration::from_micros(200),
@@ -55,6 +24,44 @@ const SLOW_BATCHES: Server = Server {
 
 /// Commits alone cost less than commits in a batch.
 const FAST_SINGLES: Server = Server { alone: Duration::from_micros(10), ..SLOW_BATCHES };
+
+/// A server, its time, and the load of those who use it.
+struct World {
+    server: Server,
+    now: Instant,
+    load: Arc<Load>,
+}
+
+impl World {
+    fn of(server: Server) -> Self {
+        Self { server, now: Instant::now(), load: Arc::default() }
+    }
+
+    /// So many callers, each of which commits again when it has its answer. Returns how many of their commits went alone.
+    fn run(&mut self, callers: usize, rounds: usize) -> usize {
+        (0..rounds).map(|_| self.round(callers)).sum()
+    }
+
+    fn round(&mut self, callers: usize) -> usize {
+        let mixed = self.load.is_mixed();
+        let tickets: Vec<_> = (0..callers).map(|_| self.load.arrive(1, self.now)).collect();
+        let (single, batched): (Vec<_>, Vec<_>) =
+            tickets.into_iter().partition(|ticket| ticket.lane() == Lane::Alone);
+        let begun = self.now;
+        for ticket in &single {
+            self.now += self.server.alone;
+            ticket.stored_alone(self.now - begun, self.now);
+        }
+        if !batched.is_empty() {
+            let took = self.server.batch + self.server.in_batch * batched.len() as u32;
+            self.now += took;
+            if single.is_empty() && !mixed {
+                self.load.stored_together(batched.len(), took, took, self.now);
+            }
+        }
+        single.len()
+    }
+}
 
 #[test]
 fn the_cheaper_way_is_taken_at_every_load() {
@@ -68,9 +75,9 @@ fn the_cheaper_way_is_taken_at_every_load() {
         (FAST_SINGLES, 250, Lane::Alone),
         (FAST_SINGLES, 256, Lane::Alone),
     ] {
-        let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-        run(&load, &mut now, server, callers, 20);
-        let alone = run(&load, &mut now, server, callers, 1000);
+        let mut world = World::of(server);
+        world.run(callers, 20);
+        let alone = world.run(callers, 1000);
         let strays = match wanted {
             Lane::Alone => callers * 1000 - alone,
             Lane::Together => alone,
@@ -81,29 +88,31 @@ fn the_cheaper_way_is_taken_at_every_load() {
 
 #[test]
 fn a_way_that_has_become_cheaper_is_found() {
-    let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-    run(&load, &mut now, SLOW_BATCHES, 64, 2000);
-    run(&load, &mut now, FAST_SINGLES, 64, 2000);
-    let alone = run(&load, &mut now, FAST_SINGLES, 64, 1000);
+    let mut world = World::of(SLOW_BATCHES);
+    world.run(64, 2000);
+    world.server = FAST_SINGLES;
+    world.run(64, 2000);
+    let alone = world.run(64, 1000);
     assert!(alone > 64 * 950, "{alone}");
 }
 
 #[test]
 fn a_burst_tries_nothing() {
-    let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-    run(&load, &mut now, SLOW_BATCHES, 256, 20);
+    let mut world = World::of(SLOW_BATCHES);
+    world.run(256, 20);
     for _ in 0..20 {
-        now += Duration::from_secs(4);
-        let alone = run(&load, &mut now, SLOW_BATCHES, 256, 5);
+        world.now += Duration::from_secs(4);
+        let alone = world.run(256, 5);
         assert!(alone <= 8, "{alone} before the load was known");
     }
 }
 
 #[test]
 fn commits_that_meet_those_of_the_other_way_are_no_measure() {
-    let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-    let alone = run(&load, &mut now, SLOW_BATCHES, 4, 120);
+    let mut world = World::of(SLOW_BATCHES);
+    let alone = world.run(4, 120);
     assert_eq!(alone, 4 * 120, "nothing else is known");
+    let World { load, mut now, .. } = world;
     now += Duration::from_millis(5);
     let bound = load.arrive(3, now);
     let first = load.arrive(1, now);
@@ -132,21 +141,22 @@ fn who_sets_out_in_a_burst_tells_nothing_of_the_load_he_saw() {
     assert_eq!(known, [9], "the level that lasts");
 }
 
+/// Makes known what commits cost at a level of load.
+fn know(load: &Load, level: usize, now: Instant, alone: f64, together: f64) {
+    let cost = |seconds_per_commit| {
+        let trial = Duration::ZERO;
+        Some(Cost { seconds_per_commit, measurements: 1.0, measured: now, trial })
+    };
+    (load.state().alone[level], load.state().together[level]) = (cost(alone), cost(together));
+}
+
 #[test]
 fn a_way_is_left_only_for_one_that_is_clearly_cheaper() {
     let (load, begun) = (Arc::new(Load::default()), Instant::now());
     let under_way: Vec<_> = (0..64).map(|_| load.arrive(1, begun)).collect();
     let now = begun + HOLD;
     let lane = |alone, together| {
-        let cost = |seconds_per_commit| {
-            Some(Cost {
-                seconds_per_commit,
-                measurements: 1.0,
-                measured: now,
-                trial: Duration::ZERO,
-            })
-        };
-        (load.state().alone[6], load.state().together[6]) = (cost(alone), cost(together));
+        know(&load, 6, now, alone, together);
         load.arrive(1, now).lane()
     };
     assert_eq!(lane(40.0, 37.0), Lane::Alone);
@@ -157,19 +167,64 @@ fn a_way_is_left_only_for_one_that_is_clearly_cheaper() {
 }
 
 #[test]
+fn a_burst_leaves_the_way_that_was_taken_before() {
+    let (load, now) = (Arc::new(Load::default()), Instant::now());
+    // Both cost about the same at the load that lasts; a burst passes one where they do not.
+    know(&load, 1, now, 10.0, 100.0);
+    know(&load, 6, now, 40.0, 37.0);
+    load.state().lane = Lane::Together;
+    let burst: Vec<_> = (0..64).map(|_| load.arrive(1, now)).collect();
+    assert_eq!((burst[1].lane(), burst[63].lane()), (Lane::Alone, Lane::Together));
+}
+
+#[test]
+fn what_is_known_of_a_load_itself_counts_before_what_is_newer_of_others() {
+    let (load, now) = (Arc::new(Load::default()), Instant::now());
+    know(&load, 5, now, 40.0, 10.0);
+    know(&load, 6, now + Duration::from_millis(1), 10.0, 40.0);
+    let burst: Vec<_> = (0..40).map(|_| load.arrive(1, now)).collect();
+    assert_eq!(burst[39].lane(), Lane::Together);
+}
+
+#[test]
+fn what_takes_longer_than_the_load_lasts_is_no_measure_of_it() {
+    let (load, begun) = (Arc::new(Load::default()), Instant::now());
+    let under_way: Vec<_> = (0..40).map(|_| load.arrive(1, begun)).collect();
+    let (took, before) = (Duration::from_millis(2), begun + Duration::from_millis(1));
+    load.stored_together(40, took, took, before);
+    assert!(load.state().together[5].is_none(), "begun before the load was");
+    load.stored_together(40, took, took, begun + took);
+    assert!(load.state().together[5].is_some());
+    drop(under_way);
+}
+
+#[test]
 fn a_load_that_comes_and_goes_leaves_what_is_known_of_it() {
     let server = Server {
         alone: Duration::from_micros(40),
         batch: Duration::from_micros(1000),
         in_batch: Duration::from_micros(15),
     };
-    let (load, mut now) = (Arc::new(Load::default()), Instant::now());
-    run(&load, &mut now, server, 64, 2000);
+    let mut world = World::of(server);
+    world.run(64, 2000);
     for _ in 0..10 {
         for callers in [30, 15, 7, 3, 2, 1, 2, 5, 20] {
-            run(&load, &mut now, server, callers, 3);
+            world.run(callers, 3);
         }
-        let alone = run(&load, &mut now, server, 64, 50);
+        let alone = world.run(64, 50);
         assert!(alone <= 64 * 5, "{alone} of {} the dearer way", 64 * 50);
     }
+}
+
+#[test]
+fn a_trial_is_the_average_of_three_rounds() {
+    let (load, now) = (Arc::new(Load::default()), Instant::now());
+    load.state().begin_trial(Lane::Together, 5, now);
+    for millis in [1, 1, 4] {
+        assert!(load.state().together[5].is_none(), "one that was fast proves nothing");
+        let took = Duration::from_millis(millis);
+        load.stored_together(32, took, took, now);
+    }
+    let cost = load.state().together[5].map(|cost| cost.seconds_per_commit * 96.0);
+    assert!(cost.is_some_and(|seconds| (seconds - 0.006).abs() < 1e-9), "{cost:?}");
 }

@@ -1,0 +1,92 @@
+//! Commits of many callers, on a log in memory.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cim_persistence::backend::{Guard, NewMessage, Position};
+use cim_persistence::event::{Headers, NonEmpty};
+use cim_persistence::event_log::{Commit, CommitPolicy, Committer, EventLog, MemoryLog};
+use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
+use cim_persistence::testing::faults::{CallKind, Fault, Faults, Gate};
+use tokio::task::JoinSet;
+
+/// As many commits as may wait to be gathered.
+const QUEUE: usize = 16 * 1024;
+
+/// The most messages of a batch.
+const BATCH: usize = 1000;
+
+fn subject(number: usize) -> Subject {
+    let context = ContextName::new("committer").unwrap();
+    let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
+    let id = AggregateId::new(number.to_string()).unwrap();
+    scheme.events_of(&AggregateType::new("order").unwrap(), &id)
+}
+
+/// A commit of two messages, which always travels in a batch.
+fn pair(number: usize) -> Commit {
+    let message = |guard| {
+        let subject = subject(number);
+        NewMessage { subject, headers: Headers::new(), payload: "payload".into(), guard }
+    };
+    let messages = NonEmpty::from([message(Guard::Last(Position::START)), message(Guard::Free)]);
+    Commit::new(messages).unwrap()
+}
+
+/// A log, and a committer that stores there what many tasks commit at once. Nothing is sent before they run.
+struct Crowd {
+    log: MemoryLog,
+    callers: JoinSet<()>,
+}
+
+impl Crowd {
+    fn of(count: usize, faults: &Faults) -> Self {
+        let log = MemoryLog::new().with_faults(faults);
+        let committer = Committer::start(Arc::new(log.clone()), CommitPolicy::default());
+        let mut callers = JoinSet::new();
+        for number in 0..count {
+            let committer = committer.clone();
+            callers.spawn(async move {
+                let stored = committer.commit(pair(number)).await.unwrap();
+                assert_eq!(stored.last.get(), stored.first.get() + 1);
+            });
+        }
+        Self { log, callers }
+    }
+
+    /// Waits for all of them, and returns how many messages are stored.
+    async fn stored(self) -> u64 {
+        let Self { log, callers } = self;
+        callers.join_all().await;
+        log.status().await.unwrap().messages
+    }
+}
+
+#[tokio::test]
+async fn who_finds_the_queue_full_waits_and_is_served() {
+    let (faults, gate) = (Faults::new(), Gate::new());
+    faults.plan(Fault::PauseBefore(gate.clone()));
+    let crowd = Crowd::of(QUEUE + BATCH, &faults);
+    gate.reached().await;
+    // The first batch is under way, so that the queue is as full as it gets, and some wait before it.
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    assert_eq!(crowd.stored().await, 2 * (QUEUE + BATCH) as u64);
+}
+
+/// One worker runs what was woken last before what waits: the committer before all callers but the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn commits_of_callers_that_come_together_leave_together() {
+    let (faults, writes) = (Faults::new(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&writes);
+    let count = move |call: &cim_persistence::testing::faults::Call<'_>| {
+        counted.fetch_add(usize::from(call.kind == CallKind::Write), Ordering::Relaxed);
+        false
+    };
+    faults.plan_when(count, Fault::Outage);
+    let stored = tokio::spawn(async move { Crowd::of(50, &faults).stored().await }).await.unwrap();
+    assert_eq!((stored, writes.load(Ordering::Relaxed)), (100, 1));
+}
