@@ -230,6 +230,18 @@ impl MemoryStream {
         Ok(Matching::All(sequences.into_iter().filter_map(|s| model.at(s).cloned()).collect()))
     }
 
+    /// The last message on any subject that matches.
+    pub(crate) async fn newest(
+        &self,
+        pattern: &Pattern,
+    ) -> Result<Option<StoredMessage>, BackendError> {
+        let patterns = NonEmpty::one(pattern.clone());
+        let end = self.see_patterns(&patterns).await?;
+        let model = self.inner.model();
+        let newest = model.lasts_of(&patterns, end).into_iter().max();
+        Ok(newest.and_then(|sequence| model.at(sequence).cloned()))
+    }
+
     /// How many subjects match.
     pub(crate) async fn count_matching(
         &self,

@@ -98,6 +98,16 @@ impl NatsLog {
         wire::direct_answer(answer)
     }
 
+    /// The last message on any subject that matches. One round trip; any replica may answer.
+    pub(crate) async fn newest(
+        &self,
+        pattern: &Pattern,
+    ) -> Result<Option<StoredMessage>, BackendError> {
+        let request = Bytes::from(json!({ "last_by_subj": pattern.as_str() }).to_string());
+        let answer = self.connection.request(&self.direct_subject(), None, request).await?;
+        wire::direct_answer(answer)
+    }
+
     async fn get_leader(
         &self,
         request: serde_json::Value,

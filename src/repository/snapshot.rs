@@ -12,7 +12,7 @@ use crate::event::NonEmpty;
 use crate::ipld::{Block, BlockFormat};
 use crate::state::{Change, Expected, Key, KeyWrite};
 use crate::store::StoreError;
-use crate::subject::{AggregateId, Identity};
+use crate::subject::{AggregateId, Identity, Pattern};
 
 impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Takes a snapshot of the newest state and returns the CID of its block.
@@ -97,7 +97,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         self.context.snapshots().offer(slot, version, record::replaces, Box::new(encode));
     }
 
-    /// The newest snapshot at or before a version, if there is one that can be read.
+    /// A snapshot at or before a version, if there is one that can be read: the one taken last, which one round trip finds;
+    /// else the newest of all.
     pub(super) async fn snapshot_before(
         &self,
         key: &AggregateId,
@@ -105,7 +106,29 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ) -> Option<Loaded<A>> {
         let bucket = self.context.snapshots().bucket();
         let pattern = format!("{}.{}.*", self.aggregate, key.as_str());
-        let keys = match bucket.keys(&pattern).await {
+        let newest = match bucket.newest(&Pattern::parse(&pattern).ok()?).await {
+            Ok(newest) => newest?,
+            Err(error) => {
+                tracing::warn!(aggregate = %self.aggregate, id = %key, %error, "snapshots cannot be read");
+                return None;
+            }
+        };
+        match newest.value.filter(|_| version_in(&newest.key).is_some_and(|found| found <= version))
+        {
+            Some(value) => self.read_snapshot(key, &value),
+            None => self.listed_snapshot(key, &pattern, version).await,
+        }
+    }
+
+    /// The newest snapshot at or before a version, looked for among all of them.
+    async fn listed_snapshot(
+        &self,
+        key: &AggregateId,
+        pattern: &str,
+        version: u64,
+    ) -> Option<Loaded<A>> {
+        let bucket = self.context.snapshots().bucket();
+        let keys = match bucket.keys(pattern).await {
             Ok(keys) => keys,
             Err(error) => {
                 tracing::warn!(aggregate = %self.aggregate, id = %key, %error, "snapshots cannot be listed");
@@ -119,7 +142,11 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             .max_by_key(|(found, _)| *found)
             .map(|(_, slot)| slot);
         let slot = bucket.get(&newest?, ReadFrom::Nearest).await.ok()?;
-        record::decode(&slot.value?, &self.context, &self.aggregate, key)
+        self.read_snapshot(key, &slot.value?)
+    }
+
+    fn read_snapshot(&self, key: &AggregateId, value: &[u8]) -> Option<Loaded<A>> {
+        record::decode(value, &self.context, &self.aggregate, key)
             .inspect_err(|reason| {
                 tracing::warn!(aggregate = %self.aggregate, id = %key, reason, "a snapshot is not used");
             })

@@ -45,10 +45,13 @@ impl Bucket {
         &self,
         keys: &NonEmpty<Pattern>,
     ) -> Result<NonEmpty<Pattern>, BackendError> {
-        let subjects = keys.iter().map(|keys| Pattern::parse(&self.filter(keys.as_str())));
-        let subjects: Result<Vec<_>, _> = subjects.collect();
-        let subjects = subjects.map_err(|e| BackendError::Invalid { detail: e.to_string() })?;
-        Ok(NonEmpty::from_vec(subjects).expect("made from a NonEmpty"))
+        let subjects: Result<Vec<_>, _> = keys.iter().map(|keys| self.pattern(keys)).collect();
+        Ok(NonEmpty::from_vec(subjects?).expect("made from a NonEmpty"))
+    }
+
+    pub(super) fn pattern(&self, keys: &Pattern) -> Result<Pattern, BackendError> {
+        Pattern::parse(&self.filter(keys.as_str()))
+            .map_err(|e| BackendError::Invalid { detail: e.to_string() })
     }
 
     pub(super) fn key(&self, subject: &str) -> Result<Key, BackendError> {

@@ -129,6 +129,17 @@ impl KeyValue for MemoryKeyValue {
         .boxed()
     }
 
+    fn newest<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+    ) -> BoxFuture<'a, Result<Option<Entry>, BackendError>> {
+        async move {
+            let message = self.stream.newest(&self.bucket.pattern(pattern)?).await?;
+            message.map(|message| self.bucket.entry(message)).transpose()
+        }
+        .boxed()
+    }
+
     fn count<'a>(
         &'a self,
         patterns: &'a NonEmpty<Pattern>,

@@ -130,6 +130,13 @@ pub trait KeyValue: fmt::Debug + Send + Sync {
         patterns: &'a NonEmpty<Pattern>,
     ) -> BoxFuture<'a, Result<Matching<Entry>, BackendError>>;
 
+    /// Of the entries of the keys that match a pattern the one that was changed last, deleted ones included. One round
+    /// trip; any replica may answer.
+    fn newest<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+    ) -> BoxFuture<'a, Result<Option<Entry>, BackendError>>;
+
     /// How many keys match any of the patterns; keys deleted since are counted. One round trip.
     fn count<'a>(
         &'a self,

@@ -126,6 +126,17 @@ impl KeyValue for NatsKeyValue {
         .boxed()
     }
 
+    fn newest<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+    ) -> BoxFuture<'a, Result<Option<Entry>, BackendError>> {
+        async move {
+            let message = self.log.newest(&self.bucket.pattern(pattern)?).await?;
+            message.map(|message| self.bucket.entry(message)).transpose()
+        }
+        .boxed()
+    }
+
     fn count<'a>(
         &'a self,
         patterns: &'a NonEmpty<Pattern>,

@@ -23,7 +23,8 @@ use futures::future::join_all;
 use super::{Broken, Case, cases, promise, promise_eq, promise_refused, run_all};
 use crate::backend::{BackendError, ReadFrom};
 use crate::event::NonEmpty;
-use crate::state::{Change, Expected, Key, KeyValue, KeyWrite, Slot};
+use crate::state::{Change, Entry, Expected, Key, KeyValue, KeyWrite, Slot};
+use crate::subject::Pattern;
 
 type Bucket = Arc<dyn KeyValue>;
 type Outcome = Result<(), Broken>;
@@ -50,6 +51,7 @@ pub fn cases() -> Vec<Case<Bucket>> {
         watches::headers_come_back,
         watches::entries_are_found_by_pattern,
         watches::no_more_than_one_answer_holds,
+        newest_of_a_pattern_is_the_last_change,
         watches::keys_come_first_and_then_their_changes,
         watches::watcher_sees_deleted_keys,
         watches::empty_bucket_is_caught_up_at_once,
@@ -283,6 +285,29 @@ async fn keys_are_found_by_pattern(bucket: Bucket) -> Outcome {
         promise_eq!(names, wanted.iter().copied().collect(), "the keys of {pattern}");
         promise_eq!(found.len(), wanted.len(), "how many keys of {pattern}");
     }
+    Ok(())
+}
+
+async fn newest_of_a_pattern_is_the_last_change(bucket: Bucket) -> Outcome {
+    let newest = async |pattern: &str| {
+        let pattern = Pattern::parse(pattern).expect("the checks use plain patterns");
+        let found: Option<Entry> = bucket.newest(&pattern).await?;
+        Ok::<_, BackendError>(found.map(|e| (e.key.as_str().to_owned(), e.revision, e.value)))
+    };
+    promise_eq!(newest("order.1.*").await?, None, "nothing is set");
+    let mut revision = 0;
+    for name in ["order.1.9", "order.1.10", "order.1.2"] {
+        revision = change(&bucket, put(name, name, Expected::Anything)).await?;
+    }
+    for name in ["order.2.1", "order.1", "order.1.2.3"] {
+        change(&bucket, put(name, name, Expected::Anything)).await?;
+    }
+    let last = ("order.1.2".to_owned(), revision, Some(Bytes::from_static(b"order.1.2")));
+    promise_eq!(newest("order.1.*").await?, Some(last), "the key set last, not the highest");
+    let revision = change(&bucket, delete("order.1.9", Expected::Anything)).await?;
+    let last = ("order.1.9".to_owned(), revision, None);
+    promise_eq!(newest("order.1.*").await?, Some(last), "a key that was deleted last");
+    promise_eq!(newest("none.>").await?, None, "no key matches");
     Ok(())
 }
 
