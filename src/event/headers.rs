@@ -137,6 +137,13 @@ impl Headers {
         Self(Arc::new(lines))
     }
 
+    /// Whether the headers are those of an event of this version and CID.
+    pub(crate) fn name_event(&self, version: u64, cid: Option<&Cid>) -> bool {
+        let (mut digits, mut text) = (itoa::Buffer::new(), [0; USUAL_CID_TEXT]);
+        self.get(names::VERSION) == Some(digits.format(version))
+            && self.get(names::CID) == cid.map(|cid| cid_text(cid, &mut text)).as_deref()
+    }
+
     /// Compares the headers of a stored event with its block.
     ///
     /// # Errors

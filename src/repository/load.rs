@@ -7,10 +7,9 @@ use futures::future::{self, OptionFuture};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 
-use super::loaded::{Cached, Loaded};
-use super::record;
+use super::loaded::Loaded;
 use super::{Aggregate, AggregateMetadata, Freshness, LoadOptions, Repository, RepositoryError};
-use crate::backend::{BackendError, Position, ReadFrom};
+use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
 use crate::clock::Timestamp;
 use crate::store::{Head, StoreError, StoredEvent};
 use crate::subject::{AggregateId, Identity};
@@ -130,20 +129,17 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         };
         let loaded = match (cached, self.context.state(), from) {
             (Some(cached), _, _) => {
-                let last = self.context.last_event(&self.aggregate, key, from).await?;
-                self.brought_up(id, key, Some(cached.loaded), last, rules).await?
+                let last = self.context.last_message(&self.aggregate, key, from).await?;
+                self.compared(id, key, Some(cached.loaded), last, rules).await?
             }
             (None, Some(_), _) if rules.use_snapshot => {
-                let (kept, last) = future::join(
-                    self.kept(key),
-                    self.context.last_event(&self.aggregate, key, from),
-                )
-                .await;
-                self.brought_up(id, key, kept, last?, rules).await?
+                let last = self.context.last_message(&self.aggregate, key, from);
+                let (kept, last) = future::join(self.kept(key), last).await;
+                self.compared(id, key, kept, last?, rules).await?
             }
             (None, _, ReadFrom::Leader) => {
-                let last = self.context.last_event(&self.aggregate, key, from).await?;
-                self.brought_up(id, key, None, last, rules).await?
+                let last = self.context.last_message(&self.aggregate, key, from).await?;
+                self.compared(id, key, None, last, rules).await?
             }
             (None, _, ReadFrom::Nearest) => {
                 Arc::new(Box::pin(self.replayed(id, key, rules)).await?)
@@ -172,6 +168,26 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             loaded = latest().await?;
         }
         Ok(loaded)
+    }
+
+    /// The base, if the newest message says that it is the event with which the base ends: as in most cases, in which
+    /// nothing of that event is needed. Else it is read, and the base brought up to it.
+    async fn compared(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        base: Option<Arc<Loaded<A>>>,
+        last: Option<StoredMessage>,
+        rules: Rules,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        if let (Some(base), Some(last)) = (&base, &last)
+            && base.head.is_at(last)
+        {
+            return Ok(Arc::clone(base));
+        }
+        let last = last.map(|message| self.context.verifier().verify(message)).transpose()?;
+        // Boxed like all that the usual load does not need, because it would make the future of every load large.
+        Box::pin(self.brought_up(id, key, base, last, rules)).await
     }
 
     /// Brings a base up to the newest event, or replays everything where the base does not fit the events.
@@ -386,67 +402,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
             _ => Ok(loaded),
         }
-    }
-
-    /// Current state as it is kept, if it is there and can be read. It is believed only after a look at the events.
-    async fn kept(&self, key: &AggregateId) -> Option<Arc<Loaded<A>>> {
-        let bucket = self.context.state()?.bucket();
-        let slot_key = record::state_key(&self.aggregate, key).ok()?;
-        let slot = match bucket.get(&slot_key, ReadFrom::Nearest).await {
-            Ok(slot) => slot,
-            Err(error) => {
-                tracing::warn!(aggregate = %self.aggregate, id = %key, %error, "kept state cannot be read");
-                return None;
-            }
-        };
-        match record::decode(&slot.value?, &self.context, &self.aggregate, key) {
-            Ok(loaded) => Some(Arc::new(loaded)),
-            Err(reason) => {
-                self.distrust(key, &reason);
-                None
-            }
-        }
-    }
-
-    /// Puts what was loaded or saved into the cache, unless the cache knows a later version.
-    pub(super) fn remember(&self, key: &AggregateId, loaded: &Arc<Loaded<A>>, compared: Instant) {
-        let Some(cache) = &self.cache else { return };
-        if let Some(cached) = cache.get(key)
-            && cached.loaded.head.version > loaded.head.version
-            && cached.loaded.head.position > loaded.head.position
-        {
-            return;
-        }
-        let cached = Cached { loaded: Arc::clone(loaded), compared };
-        cache.insert(key.clone(), cached);
-    }
-
-    /// Offers the state for writing behind.
-    pub(super) fn keep(&self, key: &AggregateId, loaded: &Arc<Loaded<A>>) {
-        let Some(writer) = self.context.state() else { return };
-        let Ok(slot_key) = record::state_key(&self.aggregate, key) else { return };
-        let (context, aggregate, id) =
-            (self.context.scheme().context().clone(), self.aggregate.clone(), key.clone());
-        let (format, shared) = (self.context.format(), Arc::clone(loaded));
-        let encode = move || match record::encode(format, &context, &aggregate, &id, &shared) {
-            Ok(block) => Some(block.bytes),
-            Err(reason) => {
-                tracing::warn!(%aggregate, %id, reason, "state cannot be encoded and is not kept");
-                None
-            }
-        };
-        writer.offer(slot_key, loaded.head.version, record::replaces, Box::new(encode));
-    }
-
-    pub(super) fn distrust(&self, key: &AggregateId, reason: &str) {
-        metrics::counter!("cim_state_distrusted_total").increment(1);
-        tracing::warn!(
-            context = %self.context.scheme().context(),
-            aggregate = %self.aggregate,
-            id = %key,
-            reason,
-            "derived state disagrees with the events and is not used"
-        );
     }
 
     fn check_limit(

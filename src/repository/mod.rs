@@ -8,6 +8,7 @@ mod error;
 mod options;
 mod loaded;
 mod record;
+mod kept;
 mod load;
 mod history;
 mod save;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::encode::{Encoded, Encoder};
 use super::event_store::{Appended, ExpectedVersion};
 use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent, Verifier};
-use crate::backend::{BackendError, NewMessage, Position, ReadFrom};
+use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
 use crate::clock::{Clock, IdSource, System};
 use crate::event::{NonEmpty, SchemaVersion};
 use crate::event_log::{Commit, CommitError, CommitPolicy, Committer, EventLog, LogStatus, Stored};
@@ -251,9 +251,19 @@ impl Context {
         id: &AggregateId,
         from: ReadFrom,
     ) -> Result<Option<StoredEvent>, StoreError> {
-        let subject = self.scheme().events_of(aggregate, id);
-        let message = self.inner.log.last(&subject, from).await?;
+        let message = self.last_message(aggregate, id, from).await?;
         message.map(|message| self.verifier().verify(message)).transpose()
+    }
+
+    /// The last event as it is stored, not verified.
+    pub(crate) async fn last_message(
+        &self,
+        aggregate: &AggregateType,
+        id: &AggregateId,
+        from: ReadFrom,
+    ) -> Result<Option<StoredMessage>, StoreError> {
+        let subject = self.scheme().events_of(aggregate, id);
+        Ok(self.inner.log.last(&subject, from).await?)
     }
 
     /// Appends events to one aggregate. One round trip, and one before it to read the head unless nothing is
@@ -458,5 +468,16 @@ const OVERTAKEN_PAUSE: Duration = Duration::from_millis(10);
 impl Head {
     pub(crate) fn of(event: &StoredEvent) -> Self {
         Self { version: event.version(), position: event.position(), cid: event.cid().copied() }
+    }
+
+    /// Whether it is a later head of the same history in the same stream.
+    pub(crate) fn is_beyond(&self, other: &Self) -> bool {
+        self.version > other.version && self.position > other.position
+    }
+
+    /// Whether a message says that it is the event with which the history ends here. Nothing else of it is looked at.
+    pub(crate) fn is_at(&self, message: &StoredMessage) -> bool {
+        message.position == self.position
+            && message.headers.name_event(self.version, self.cid.as_ref())
     }
 }
