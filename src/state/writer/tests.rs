@@ -13,8 +13,8 @@ fn key(number: usize) -> Key {
     Key::new(format!("order.{number}")).unwrap()
 }
 
-fn offer(writer: &StateWriter, number: usize, version: u8) {
-    let encode = Box::new(move || Some(Bytes::from(vec![version])));
+fn offer(writer: &StateWriter, number: usize, version: u32) {
+    let encode = Box::new(move || Some(Bytes::copy_from_slice(&version.to_be_bytes())));
     writer.offer(key(number), version.into(), replaces, encode);
 }
 
@@ -33,21 +33,21 @@ fn faulty(next: [Fault; 2]) -> (MemoryKeyValue, StateWriter) {
 }
 
 /// Offers versions one after the other, each written before the next, and returns what is stored then.
-async fn stored_after(bucket: &MemoryKeyValue, versions: &[u8]) -> Vec<u8> {
+async fn stored_after(bucket: &MemoryKeyValue, versions: &[u32]) -> u32 {
     let writer = StateWriter::start(Arc::new(bucket.clone()));
     for &version in versions {
         offer(&writer, 1, version);
         writer.flush().await;
     }
-    stored(bucket, 1).await.unwrap().to_vec()
+    u32::from_be_bytes(stored(bucket, 1).await.unwrap().as_ref().try_into().unwrap())
 }
 
 #[tokio::test]
 async fn later_version_stays_when_an_earlier_one_is_offered() {
     let bucket = MemoryKeyValue::new("state");
-    assert_eq!(stored_after(&bucket, &[5, 4]).await, [5]);
-    assert_eq!(stored_after(&bucket, &[4, 3, 2]).await, [5], "by another writer");
-    assert_eq!(stored_after(&bucket, &[3, 6, 5]).await, [6]);
+    assert_eq!(stored_after(&bucket, &[5, 4]).await, 5);
+    assert_eq!(stored_after(&bucket, &[4, 3, 2]).await, 5, "by another writer");
+    assert_eq!(stored_after(&bucket, &[3, 6, 5]).await, 6);
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,18 +73,39 @@ async fn those_that_wait_longest_are_written_first() {
     second.open();
 }
 
-#[tokio::test(start_paused = true)]
-async fn writing_takes_a_twentieth_of_the_time_at_most() {
+/// How long the writer waits after a batch that took a second, while something is offered in such intervals.
+async fn waits_while_offered_every(interval: Duration) -> Duration {
     let (first, second) = (Gate::new(), Gate::new());
     let faults = [Fault::PauseBefore(first.clone()), Fault::PauseBefore(second.clone())];
     let (_bucket, writer) = faulty(faults);
     offer(&writer, 1, 1);
     first.reached().await;
-    offer(&writer, 2, 1);
     tokio::time::advance(Duration::from_secs(1)).await;
     let ended = Instant::now();
     first.open();
-    second.reached().await;
-    assert_eq!(ended.elapsed().as_secs(), 19);
+    let mut offers = tokio::time::interval(interval);
+    let offering = async {
+        for version in 2.. {
+            offers.tick().await;
+            offer(&writer, 2, version);
+        }
+    };
+    tokio::select! {
+        () = offering => {}
+        () = second.reached() => {}
+    }
     second.open();
+    ended.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn writing_takes_a_fortieth_of_the_time_while_something_changes() {
+    let waited = waits_while_offered_every(Duration::from_millis(15)).await;
+    assert_eq!(waited.as_secs(), 39);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_longer_changes_is_written_soon() {
+    let waited = waits_while_offered_every(Duration::from_secs(3600)).await;
+    assert!(waited <= 2 * LINGER + Duration::from_millis(2), "{waited:?}");
 }
