@@ -291,8 +291,8 @@ impl Gatherer {
     /// The callers of a batch come back together, but one after the other: a batch that is closed with the first of them
     /// pays the whole price of a batch for a few commits.
     async fn fill(&mut self, send: mpsc::UnboundedSender<NewMessage>) -> Vec<Job> {
-        let mut batch = Batch::new(self.log.limits().max_batch_messages);
         let (expected, patience) = self.load.worth_waiting_for();
+        let mut batch = Batch::new(self.log.limits().max_batch_messages, expected);
         let until = Instant::now() + patience;
         loop {
             while let Ok(job) = self.jobs.try_recv() {
@@ -344,11 +344,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(limit: usize) -> Self {
+    /// An empty batch of at most so many messages, with room for as many commits as are expected.
+    fn new(limit: usize, expected: usize) -> Self {
+        let room = expected.min(limit);
         Self {
-            jobs: Vec::new(),
+            jobs: Vec::with_capacity(room),
             left: VecDeque::new(),
-            touched: HashMap::new(),
+            touched: HashMap::with_capacity(room),
             messages: 0,
             bytes: 0,
             limit,

@@ -10,6 +10,7 @@ mod wire;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -183,14 +184,16 @@ impl NatsLog {
     async fn send(&self, message: &NewMessage, place: Place<'_>) -> Result<(), BackendError> {
         let headers = headers::of(message, Some(place))?;
         let (client, subject) = (self.connection.client(), Wire(message.subject.as_str()));
-        let sending = client.publish_with_headers(subject, headers, message.payload.clone());
-        // The channel to the connection is full while there is none; nobody waits for it without bound.
-        timeout(self.connection.timeout(), sending)
-            .await
-            .map_err(|_| {
+        let mut sending =
+            pin!(client.publish_with_headers(subject, headers, message.payload.clone()));
+        let sent = match futures::poll!(&mut sending) {
+            Poll::Ready(sent) => sent,
+            // The channel to the connection is full, also while there is none; nobody waits for it without bound.
+            Poll::Pending => timeout(self.connection.timeout(), sending).await.map_err(|_| {
                 BackendError::unknown("sending a batch took longer than the request timeout")
-            })?
-            .map_err(|e| BackendError::unknown(format!("sending a batch: {e}")))
+            })?,
+        };
+        sent.map_err(|e| BackendError::unknown(format!("sending a batch: {e}")))
     }
 
     async fn request_ack(
