@@ -83,13 +83,7 @@ impl Group {
 
     /// The whole group was stored, its last message at `last`.
     fn stored(self, last: Position) -> Next {
-        let messages: usize = self.jobs.iter().map(|job| job.commit.messages().len()).sum();
-        let mut first = last.get() + 1 - messages as u64;
-        for job in self.jobs {
-            let end = first + job.commit.messages().len() as u64;
-            job.answer(Ok(Stored { first: Position::new(first), last: Position::new(end - 1) }));
-            first = end;
-        }
+        tokio::spawn(answer_stored(self.jobs, last));
         Next::Done
     }
 
@@ -230,6 +224,26 @@ impl Group {
     }
 }
 
+/// So many callers have their answers before the first of them go on.
+const ANSWERED_AT_ONCE: usize = 32;
+
+/// Tells the commits of a batch where they are stored, the last at `last`.
+///
+/// Not all at once: what the first callers commit next is to leave, and the server to work on it, while the others still
+/// wait for their turn to go on.
+async fn answer_stored(jobs: Vec<Job>, last: Position) {
+    let messages: usize = jobs.iter().map(|job| job.commit.messages().len()).sum();
+    let mut first = last.get() + 1 - messages as u64;
+    for (job, number) in jobs.into_iter().zip(1..) {
+        let end = first + job.commit.messages().len() as u64;
+        job.answer(Ok(Stored { first: Position::new(first), last: Position::new(end - 1) }));
+        first = end;
+        if number % ANSWERED_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 fn again(group: Group) -> Next {
     match group.jobs.is_empty() {
         true => Next::Done,
@@ -349,5 +363,41 @@ impl Job {
     fn answer(self, result: Result<Stored, CommitError>) {
         // Nobody listens when the caller's future was dropped; the outcome stands all the same.
         let _ = self.reply.send((result, self.commit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+
+    use super::*;
+    use crate::backend::{Guard, NewMessage};
+    use crate::event::Headers;
+
+    #[tokio::test]
+    async fn the_first_callers_go_on_while_others_wait_for_their_answers() {
+        let (jobs, mut answers): (Vec<_>, Vec<_>) = (0..2 * ANSWERED_AT_ONCE)
+            .map(|number| {
+                let message = NewMessage {
+                    subject: Subject::trusted(format!("order.{number}")),
+                    headers: Headers::new(),
+                    payload: "payload".into(),
+                    guard: Guard::Last(Position::START),
+                };
+                let (reply, answer) = tokio::sync::oneshot::channel();
+                (Job { commit: Commit::new(NonEmpty::one(message)).unwrap(), reply }, answer)
+            })
+            .unzip();
+        let last = Position::new(2 * ANSWERED_AT_ONCE as u64);
+        let mut answering = std::pin::pin!(answer_stored(jobs, last));
+        assert!(poll!(&mut answering).is_pending());
+        let mut rest = answers.split_off(ANSWERED_AT_ONCE);
+        for (answer, position) in answers.into_iter().zip(1..) {
+            let stored = answer.await.unwrap().0.unwrap();
+            assert_eq!((stored.first.get(), stored.last.get()), (position, position));
+        }
+        assert!(rest.iter_mut().all(|answer| answer.try_recv().is_err()));
+        answering.await;
+        assert_eq!(rest.pop().unwrap().await.unwrap().0.unwrap().last, last);
     }
 }
