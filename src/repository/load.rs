@@ -41,8 +41,9 @@ impl Rules {
 impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Loads an aggregate: its newest state, or its state at a version or a time.
     ///
-    /// The newest state takes one round trip when it is cached or kept, and one more when events followed it. An older
-    /// state is replayed from the nearest snapshot before it.
+    /// The newest state takes one round trip when it is cached or kept, and one more when events followed it. Where it agrees
+    /// with the newest event in position, version and CID, that event's block is not looked at;
+    /// [`verify`](Self::verify) looks at all of them. An older state is replayed from a snapshot before it.
     ///
     /// # Errors
     /// [`RepositoryError::NotFound`] when it has no events, was deleted, or did not exist yet at that time;
