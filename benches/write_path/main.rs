@@ -308,8 +308,10 @@ impl Bench {
         let raw = self.raw().await;
         let rounds = self
             .rounds(async |_| {
-                let ours = work::load_p50(&context, &id, count).await;
-                (ours, work::direct_get_p50(&raw, &stream, &key, count).await)
+                let accounts = domain::accounts(&context);
+                let ours = async || work::load(&accounts, &id).await;
+                let raw = async || work::direct_get(&raw, &stream, &key).await;
+                work::p50s_in_turn(count, ours, raw).await
             })
             .await;
         let goal = self.goal("load with current state, p50", "ms", Bar::AtMost(1.5));
@@ -327,8 +329,10 @@ impl Bench {
         let raw = self.raw().await;
         let rounds = self
             .rounds(async |_| {
-                let ours = work::load_p50(&context, &id, count).await;
-                (ours, work::batched_get_p50(&raw, &stream, &subject, 100, count).await)
+                let accounts = domain::accounts(&context);
+                let ours = async || work::load(&accounts, &id).await;
+                let raw = async || work::batched_get(&raw, &stream, &subject, 100).await;
+                work::p50s_in_turn(count, ours, raw).await
             })
             .await;
         let goal = self.goal("load of 100 events, no state, p50", "ms", Bar::AtMost(1.25));

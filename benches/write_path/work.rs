@@ -113,62 +113,57 @@ pub async fn batch_each_round(
     (callers * commits) as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// The median time of `count` loads of the same aggregate, in milliseconds.
-pub async fn load_p50(context: &Context, id: &String, count: usize) -> f64 {
-    let repository = accounts(context);
-    let mut times = Vec::with_capacity(count);
-    for _ in 0..count {
-        let begun = Instant::now();
-        repository.load(id, LoadOptions::default()).await.expect("loaded");
-        times.push(begun.elapsed());
-    }
-    round(0.0, times).p50_ms
-}
-
-/// The median time of `count` raw direct gets of a key's value, decoded, in milliseconds.
-pub async fn direct_get_p50(raw: &Raw, stream: &str, subject: &str, count: usize) -> f64 {
-    let request = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
-    let mut times = Vec::with_capacity(count);
-    for _ in 0..count {
-        let begun = Instant::now();
-        let answer = raw.client.request(request.clone(), Bytes::new()).await.expect("answered");
-        assert!(!answer.payload.is_empty(), "the key has a value");
-        times.push(begun.elapsed());
-    }
-    round(0.0, times).p50_ms
-}
-
-/// The median time of `count` raw batched direct gets of all messages of a subject, decoded, in milliseconds.
-pub async fn batched_get_p50(
-    raw: &Raw,
-    stream: &str,
-    subject: &str,
-    events: usize,
+/// The median times of two pieces of work in milliseconds, each done so many times, in turn.
+pub async fn p50s_in_turn(
     count: usize,
-) -> f64 {
-    let mut times = Vec::with_capacity(count);
+    mut ours: impl AsyncFnMut(),
+    mut raw: impl AsyncFnMut(),
+) -> (f64, f64) {
+    let (mut times_of_ours, mut times_of_raw) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let begun = Instant::now();
-        let inbox = raw.client.new_inbox();
-        let mut answers = raw.client.subscribe(inbox.clone()).await.expect("subscribed");
-        let ask = serde_json::json!({ "seq": 1, "batch": events, "next_by_subj": subject });
-        let request = format!("$JS.API.DIRECT.GET.{stream}");
-        raw.client.publish_with_reply(request, inbox, ask.to_string().into()).await.expect("asked");
-        let mut read = 0;
-        while let Some(answer) = answers.next().await {
-            if answer.status.is_some() {
-                break;
-            }
-            let block: serde_json::Value =
-                serde_ipld_dagcbor::from_slice::<ipld_core::ipld::Ipld>(&answer.payload)
-                    .map(|block| serde_json::json!(matches!(block, ipld_core::ipld::Ipld::Map(_))))
-                    .expect("a block");
-            read += usize::from(block == serde_json::json!(true));
-        }
-        assert_eq!(read, events, "all events are read");
-        times.push(begun.elapsed());
+        times_of_ours.push(timed(&mut ours).await);
+        times_of_raw.push(timed(&mut raw).await);
     }
-    round(0.0, times).p50_ms
+    (p50_ms(times_of_ours), p50_ms(times_of_raw))
+}
+
+async fn timed(mut work: impl AsyncFnMut()) -> Duration {
+    let begun = Instant::now();
+    work().await;
+    begun.elapsed()
+}
+
+/// Loads an aggregate.
+pub async fn load(repository: &Repository<Account>, id: &String) {
+    repository.load(id, LoadOptions::default()).await.expect("loaded");
+}
+
+/// A raw direct get of a key's value.
+pub async fn direct_get(raw: &Raw, stream: &str, subject: &str) {
+    let request = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+    let answer = raw.client.request(request, Bytes::new()).await.expect("answered");
+    assert!(!answer.payload.is_empty(), "the key has a value");
+}
+
+/// A raw batched direct get of all messages of a subject, decoded.
+pub async fn batched_get(raw: &Raw, stream: &str, subject: &str, events: usize) {
+    let inbox = raw.client.new_inbox();
+    let mut answers = raw.client.subscribe(inbox.clone()).await.expect("subscribed");
+    let ask = serde_json::json!({ "seq": 1, "batch": events, "next_by_subj": subject });
+    let request = format!("$JS.API.DIRECT.GET.{stream}");
+    raw.client.publish_with_reply(request, inbox, ask.to_string().into()).await.expect("asked");
+    let mut read = 0;
+    while let Some(answer) = answers.next().await {
+        if answer.status.is_some() {
+            break;
+        }
+        let block: serde_json::Value =
+            serde_ipld_dagcbor::from_slice::<ipld_core::ipld::Ipld>(&answer.payload)
+                .map(|block| serde_json::json!(matches!(block, ipld_core::ipld::Ipld::Map(_))))
+                .expect("a block");
+        read += usize::from(block == serde_json::json!(true));
+    }
+    assert_eq!(read, events, "all events are read");
 }
 
 /// Events per second of reading a context from the start, verified, and the growth of resident memory in MiB.
@@ -204,10 +199,13 @@ pub async fn consume_all(raw: &Raw, stream: &str, expected: usize) -> f64 {
     read as f64 / begun.elapsed().as_secs_f64()
 }
 
-fn round(commits_per_second: f64, mut times: Vec<Duration>) -> Round {
+fn round(commits_per_second: f64, times: Vec<Duration>) -> Round {
+    Round { commits_per_second, p50_ms: p50_ms(times) }
+}
+
+fn p50_ms(mut times: Vec<Duration>) -> f64 {
     times.sort();
-    let p50_ms = times[times.len() / 2].as_secs_f64() * 1000.0;
-    Round { commits_per_second, p50_ms }
+    times[times.len() / 2].as_secs_f64() * 1000.0
 }
 
 /// Resident memory of this process, as Linux tells it; 0 elsewhere.
