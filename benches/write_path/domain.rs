@@ -53,8 +53,8 @@ impl Aggregate for Account {
     }
 }
 
-/// A name that nothing else on the server of this run has. A short one: subjects of ours are as long as raw's then, which
-/// have the name of a stream in them.
+/// A name that nothing else on the server of this run has. With these names the subjects of ours and of raw, which have
+/// the name of a stream in them, are equally long.
 pub fn fresh(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("{what}-{:06}", NEXT.fetch_add(1, Ordering::Relaxed))

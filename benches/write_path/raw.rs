@@ -8,11 +8,15 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
 
-/// A stream with the settings of an event stream.
+use crate::domain::fresh;
+
+/// A stream with the settings of an event stream, and subjects in it.
 pub struct Raw {
     pub client: async_nats::Client,
     pub js: Context,
     pub stream: String,
+    /// What the subjects begin with.
+    prefix: String,
 }
 
 #[derive(serde::Deserialize)]
@@ -24,7 +28,7 @@ impl Raw {
     pub async fn new(client: &async_nats::Client, replicas: usize) -> Self {
         let mut js = jetstream::new(client.clone());
         js.set_timeout(Duration::from_secs(60));
-        let stream = format!("RAW{}", uuid::Uuid::new_v4().simple());
+        let stream = fresh("raw-stream-bench");
         js.create_stream(Config {
             name: stream.clone(),
             subjects: vec![format!("{stream}.>")],
@@ -38,9 +42,15 @@ impl Raw {
         })
         .await
         .expect("a raw stream can be made");
-        let raw = Self { client: client.clone(), js, stream };
+        let raw = Self { client: client.clone(), js, prefix: stream.clone(), stream };
         raw.wait_until_known().await;
         raw
+    }
+
+    /// Other subjects in the same stream, which nobody has used.
+    pub fn afresh(&self) -> Self {
+        let (client, js, stream) = (self.client.clone(), self.js.clone(), self.stream.clone());
+        Self { client, js, prefix: format!("{stream}.{}", fresh("run")), stream }
     }
 
     /// The other nodes know of a stream a moment after it is made. That it refuses a message shows that it is known, and
@@ -59,7 +69,7 @@ impl Raw {
     }
 
     pub fn subject(&self, id: usize) -> String {
-        format!("{}.account.{id}", self.stream)
+        format!("{}.account.{id}", self.prefix)
     }
 
     /// One message, published with the expectation of its subject's last sequence and awaited. A replicated stream refuses
