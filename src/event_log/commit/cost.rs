@@ -22,9 +22,9 @@ const LEVELS: usize = 16;
 /// How fast a load that was reached once is forgotten: it halves in this time.
 const HALF_LIFE: Duration = Duration::from_millis(50);
 
-/// The way not taken is tried again after this many times what the last trial took, and not before the least pause. With
-/// the ways there and back, which cost about as much each, trials take one part in a hundred.
-const TRIAL_SHARE: u32 = 300;
+/// The way not taken is tried again after this many times what was lost by the last trial, and not before the least pause.
+/// With the way back, which costs as much as the way there, trials cost one part in a hundred.
+const TRIAL_SHARE: u32 = 200;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -50,6 +50,10 @@ const PATIENCE_SHARE: u32 = 2;
 /// A cost is the average of the last measurements, with as many commits each as are under way: of all at first, so that
 /// the first, which is cold, soon counts for little; later about of so many.
 const MEMORY: f64 = 10.0;
+
+/// A measurement counts for at most so many times the cost that was known: a moment in which the server stood still says
+/// nothing of the way, and must not end it.
+const MOST: f64 = 2.0;
 
 /// The load of one committer: how many commits are under way, and what they were seen to cost.
 #[derive(Debug, Default)]
@@ -82,8 +86,8 @@ struct Cost {
     /// How many measurements it is made of, up to [`MEMORY`].
     measurements: f64,
     measured: Instant,
-    /// How long the last trial of it took.
-    trial: Duration,
+    /// How much longer its last trial took than the other way would have.
+    lost: Duration,
 }
 
 /// All commits that have the choice go one way until what that costs is known.
@@ -91,6 +95,8 @@ struct Cost {
 struct Trial {
     lane: Lane,
     level: usize,
+    /// How many commits a round has.
+    round: usize,
     begun: Instant,
     /// Since when nothing went the other way, for commits that travel alone.
     undisturbed: Option<Instant>,
@@ -252,8 +258,9 @@ impl State {
     }
 
     fn begin_trial(&mut self, lane: Lane, level: usize, now: Instant) -> Lane {
+        let round = self.load(now).max(1 << level);
         let (undisturbed, seconds, commits) = (None, 0.0, 0);
-        self.trial = Some(Trial { lane, level, begun: now, undisturbed, seconds, commits });
+        self.trial = Some(Trial { lane, level, round, begun: now, undisturbed, seconds, commits });
         lane
     }
 
@@ -277,15 +284,11 @@ impl State {
 
     /// Goes on with a trial, or ends it when enough is known.
     fn tried(&mut self, trial: Trial, now: Instant) {
-        let Trial { lane, level, seconds, commits, .. } = trial;
-        let others = match lane {
-            Lane::Alone => nearest(&self.together, level),
-            Lane::Together => nearest(&self.alone, level),
-        };
-        let limit = others.map_or(f64::INFINITY, |o| CLEARLY_SLOWER * o.cost.seconds_per_commit);
+        let Trial { seconds, commits, .. } = trial;
+        let limit = self.cost_of_the_other(&trial).map_or(f64::INFINITY, |o| CLEARLY_SLOWER * o);
         let is_clear = commits >= CLEAR_COMMITS && seconds > limit * commits as f64;
         // The answers to those that were sent at once may come at once, so more of them have to come.
-        if is_clear || commits >= TRIAL_ROUNDS << level {
+        if is_clear || commits >= TRIAL_ROUNDS * trial.round {
             self.conclude(trial, now);
         } else {
             self.trial = Some(trial);
@@ -299,8 +302,20 @@ impl State {
             commits => trial.seconds / commits as f64,
         };
         let took = now.saturating_duration_since(trial.begun);
-        let cost = Cost { seconds_per_commit, measurements: 1.0, measured: now, trial: took };
+        let other =
+            self.cost_of_the_other(&trial).map_or(0.0, |other| other * trial.commits as f64);
+        let lost = took.saturating_sub(Duration::try_from_secs_f64(other).unwrap_or(took));
+        let cost = Cost { seconds_per_commit, measurements: 1.0, measured: now, lost };
         self.costs(trial.lane)[trial.level] = Some(cost);
+    }
+
+    /// What a commit costs by the way that is not tried, as far as is known.
+    fn cost_of_the_other(&self, trial: &Trial) -> Option<f64> {
+        let others = match trial.lane {
+            Lane::Alone => &self.together,
+            Lane::Together => &self.alone,
+        };
+        nearest(others, trial.level).map(|known| known.cost.seconds_per_commit)
     }
 
     fn costs(&mut self, lane: Lane) -> &mut Costs {
@@ -343,21 +358,21 @@ fn level_of(commits: usize) -> usize {
 
 impl Cost {
     fn is_stale(self, now: Instant) -> bool {
-        let pause = (self.trial * TRIAL_SHARE).clamp(LEAST_PAUSE, LONGEST_PAUSE);
+        let pause = (self.lost * TRIAL_SHARE).clamp(LEAST_PAUSE, LONGEST_PAUSE);
         now.saturating_duration_since(self.measured) > pause
     }
 }
 
 /// Takes into a cost what a `share` of a measurement says.
 fn blend(cost: &mut Option<Cost>, seconds_per_commit: f64, share: f64, now: Instant) {
-    let known = cost.filter(|old| old.seconds_per_commit.is_finite());
+    let known = cost.filter(|old| old.seconds_per_commit.is_normal());
     let Some(old) = known else {
-        let trial = Duration::ZERO;
-        *cost = Some(Cost { seconds_per_commit, measurements: share, measured: now, trial });
+        let lost = Duration::ZERO;
+        *cost = Some(Cost { seconds_per_commit, measurements: share, measured: now, lost });
         return;
     };
     let measurements = old.measurements + share;
-    let change = seconds_per_commit - old.seconds_per_commit;
+    let change = seconds_per_commit.min(MOST * old.seconds_per_commit) - old.seconds_per_commit;
     *cost = Some(Cost {
         seconds_per_commit: old.seconds_per_commit + change * share / measurements,
         measurements: measurements.min(MEMORY),

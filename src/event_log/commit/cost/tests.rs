@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Cost, HOLD, Lane, Load};
+use super::{Cost, HOLD, LEAST_PAUSE, Lane, Load};
 
 /// What commits cost on a server that was made up.
 #[derive(Clone, Copy)]
@@ -144,8 +144,8 @@ fn who_sets_out_in_a_burst_tells_nothing_of_the_load_he_saw() {
 /// Makes known what commits cost at a level of load.
 fn know(load: &Load, level: usize, now: Instant, alone: f64, together: f64) {
     let cost = |seconds_per_commit| {
-        let trial = Duration::ZERO;
-        Some(Cost { seconds_per_commit, measurements: 1.0, measured: now, trial })
+        let lost = Duration::ZERO;
+        Some(Cost { seconds_per_commit, measurements: 1.0, measured: now, lost })
     };
     (load.state().alone[level], load.state().together[level]) = (cost(alone), cost(together));
 }
@@ -214,6 +214,54 @@ fn a_load_that_comes_and_goes_leaves_what_is_known_of_it() {
         let alone = world.run(64, 50);
         assert!(alone <= 64 * 5, "{alone} of {} the dearer way", 64 * 50);
     }
+}
+
+#[test]
+fn a_moment_in_which_the_server_stands_still_does_not_end_the_way_that_is_taken() {
+    let mut world = World::of(SLOW_BATCHES);
+    world.run(64, 2000);
+    let server = world.server;
+    world.server = Server { batch: server.batch * 100, alone: server.alone * 100, ..server };
+    world.run(64, 1);
+    world.server = server;
+    let alone = world.run(64, 20);
+    assert_eq!(alone, 0);
+}
+
+#[test]
+fn a_trial_that_lost_little_is_repeated_soon_and_one_that_lost_much_is_not() {
+    for (alone, again) in [(0.000_039, true), (0.001, false)] {
+        let (load, begun) = (Arc::new(Load::default()), Instant::now());
+        know(&load, 6, begun, 0.000_040, 0.000_040);
+        load.state().lane = Lane::Together;
+        let under_way: Vec<_> = (0..64).map(|_| load.arrive(1, begun)).collect();
+        load.state().begin_trial(Lane::Alone, 6, begun);
+        let took = Duration::from_secs_f64(alone * 192.0);
+        let mut trial = load.state().trial.unwrap();
+        (trial.seconds, trial.commits) = (took.as_secs_f64(), 192);
+        load.state().conclude(trial, begun + took);
+        // What is taken is known to be as it was.
+        let now = begun + took + LEAST_PAUSE + Duration::from_millis(1);
+        load.state().together[6].as_mut().unwrap().measured = now;
+        let repeated = load.arrive(1, now).lane() == Lane::Alone;
+        assert_eq!(repeated, again, "{alone}");
+        drop(under_way);
+    }
+}
+
+#[test]
+fn a_trial_has_three_rounds_of_the_load_there_is() {
+    let (load, now) = (Arc::new(Load::default()), Instant::now());
+    let under_way: Vec<_> = (0..63).map(|_| load.arrive(1, now)).collect();
+    load.state().begin_trial(Lane::Together, 5, now);
+    let took = Duration::from_millis(1);
+    for _ in 0..2 {
+        load.stored_together(63, took, took, now);
+        assert!(load.state().together[5].is_none());
+    }
+    load.stored_together(63, took, took, now);
+    assert!(load.state().together[5].is_some());
+    drop(under_way);
 }
 
 #[test]
