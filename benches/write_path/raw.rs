@@ -1,6 +1,6 @@
 //! The same work by hand on async-nats: prepared messages, only the headers the protocol needs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::context::PublishErrorKind;
@@ -118,8 +118,8 @@ impl Raw {
         unreachable!("the last message returns")
     }
 
-    /// `rounds` batches of one commit for each subject, `each` messages a commit, at most `most` commits a batch, two
-    /// batches under way at a time at most.
+    /// `rounds` batches of one commit for each subject, `each` messages a commit, at most `most` commits a batch, one batch
+    /// after the other. Returns what each batch took.
     pub async fn packed(
         &self,
         subjects: usize,
@@ -127,18 +127,22 @@ impl Raw {
         most: usize,
         rounds: usize,
         payload: &Bytes,
-    ) {
+    ) -> Vec<Duration> {
+        let mut times = Vec::with_capacity(rounds * subjects.div_ceil(most));
         let mut last = vec![0_u64; subjects];
         for _ in 0..rounds {
             for from in (0..subjects).step_by(most) {
+                let begun = Instant::now();
                 let to = (from + most).min(subjects);
                 let parts: Vec<_> = (from..to).map(|id| (self.subject(id), last[id])).collect();
                 let end = self.batch(&parts, each, payload).await;
                 for (back, id) in (from..to).rev().enumerate() {
                     last[id] = end - (back * each) as u64;
                 }
+                times.push(begun.elapsed());
             }
         }
+        times
     }
 }
 
