@@ -32,13 +32,15 @@ struct Size {
     rounds: usize,
     /// How often everything is read.
     reads: usize,
+    /// How many commits each of many callers makes by a slow way of raw.
+    slow: usize,
     /// About how many commits a round of a fast way has.
     commits: usize,
     read: usize,
 }
 
-const FULL: Size = Size { rounds: 7, reads: 5, commits: 20_000, read: 1_000_000 };
-const QUICK: Size = Size { rounds: 3, reads: 3, commits: 2_000, read: 30_000 };
+const FULL: Size = Size { rounds: 7, reads: 5, slow: 2, commits: 20_000, read: 1_000_000 };
+const QUICK: Size = Size { rounds: 3, reads: 2, slow: 1, commits: 2_000, read: 30_000 };
 
 struct Bench {
     connection: Connection,
@@ -196,7 +198,7 @@ impl Bench {
             .rounds(async |bench| {
                 let ours = work::save_round(&context, 1024, each, 1).await;
                 let raw = single.afresh();
-                let singles_each = if bench.server == "default" { each } else { 2 };
+                let singles_each = if bench.server == "default" { each } else { bench.size.slow };
                 let singles = work::singles_round(&raw, 1024, singles_each, payload).await;
                 let raw = batched.afresh();
                 let packed = work::packed_round(&raw, 1024, each, 1, 300, payload).await;
@@ -216,12 +218,13 @@ impl Bench {
         let (off, kept) = (self.context(false).await, self.context(true).await);
         let (batched, alone) = (self.raw().await, self.raw().await);
         let rounds = self
-            .rounds(async |_| {
+            .rounds(async |bench| {
                 let without = work::save_round(&off, 256, each, 3).await.commits_per_second;
                 let packed =
                     work::packed_round(&batched.afresh(), 256, each, 3, 300, payload).await;
                 let with = work::save_round(&kept, 256, each, 3).await.commits_per_second;
-                let single = work::batch_each_round(&alone.afresh(), 256, 2, 3, payload).await;
+                let single =
+                    work::batch_each_round(&alone.afresh(), 256, bench.size.slow, 3, payload).await;
                 (without, with, packed.commits_per_second, single)
             })
             .await;
@@ -245,9 +248,12 @@ impl Bench {
         let each = (self.size.commits / 256 / 2).max(4);
         let (context, raw) = (self.context(true).await, self.raw().await);
         let rounds = self
-            .rounds(async |_| {
+            .rounds(async |bench| {
                 let ours = transactions::transfers(&context, 256, each).await;
-                (ours, transactions::raw_transfers(&raw.afresh(), 256, 2, payload).await)
+                (
+                    ours,
+                    transactions::raw_transfers(&raw.afresh(), 256, bench.size.slow, payload).await,
+                )
             })
             .await;
         let work = "256 callers, transfers with a message, against a batch each";
@@ -277,7 +283,7 @@ impl Bench {
         for callers in [1, 4, 16, 64, 256] {
             let context = self.context(false).await;
             let (single, batched) = (self.raw().await, self.raw().await);
-            let each = (self.size.commits / callers).clamp(20, 400);
+            let each = (self.size.commits / callers).clamp(20, (self.size.commits / 10).min(400));
             let rounds = self
                 .rounds(async |_| {
                     let ours = work::save_round(&context, callers, each, 1).await;
