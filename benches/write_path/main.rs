@@ -165,7 +165,7 @@ impl Bench {
     }
 
     /// Runs a round as often as wanted, after one that does not count. Ours and raw keep their streams from round to round,
-    /// because a stream that has more in it is slower, and use other subjects in each.
+    /// so that these grow alike, and use other subjects in each.
     async fn rounds<T>(&self, mut round: impl AsyncFnMut(&Self) -> T) -> Vec<T> {
         round(self).await;
         let mut all = Vec::new();

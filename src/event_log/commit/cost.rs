@@ -365,6 +365,7 @@ impl Cost {
 
 /// Takes into a cost what a `share` of a measurement says.
 fn blend(cost: &mut Option<Cost>, seconds_per_commit: f64, share: f64, now: Instant) {
+    // Neither nothing, which does not double, nor what came to nothing is an average to go on from.
     let known = cost.filter(|old| old.seconds_per_commit.is_normal());
     let Some(old) = known else {
         let lost = Duration::ZERO;

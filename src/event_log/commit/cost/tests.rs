@@ -229,6 +229,19 @@ fn a_moment_in_which_the_server_stands_still_does_not_end_the_way_that_is_taken(
 }
 
 #[test]
+fn a_cost_of_nothing_does_not_last() {
+    let (load, begun) = (Arc::new(Load::default()), Instant::now());
+    let under_way: Vec<_> = (0..64).map(|_| load.arrive(1, begun)).collect();
+    know(&load, 6, begun, 1.0, 0.0);
+    load.state().held = Some((6, begun));
+    let took = Duration::from_millis(64);
+    load.stored_together(64, took, took, begun + took);
+    let cost = load.state().together[6].map(|cost| cost.seconds_per_commit * 64.0);
+    assert!(cost.is_some_and(|seconds| (seconds - 0.064).abs() < 1e-9), "{cost:?}");
+    drop(under_way);
+}
+
+#[test]
 fn a_trial_that_lost_little_is_repeated_soon_and_one_that_lost_much_is_not() {
     for (alone, again) in [(0.000_039, true), (0.001, false)] {
         let (load, begun) = (Arc::new(Load::default()), Instant::now());
