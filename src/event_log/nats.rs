@@ -18,7 +18,6 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, Stream, StreamExt};
 use serde_json::json;
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use self::headers::Place;
 use super::{EventLog, LogLimits, LogQuery, LogStatus};
@@ -149,7 +148,7 @@ impl NatsLog {
         let mut messages = pin!(messages);
         let nothing = || BackendError::Invalid { detail: "a batch without messages".into() };
         let mut message = messages.next().await.ok_or_else(nothing)?;
-        let batch = Uuid::now_v7().simple().to_string();
+        let batch = headers::new_batch_id();
         let mut sent = Vec::new();
         while let Some(next) = messages.next().await {
             let place = Place { batch: &batch, number: sent.len() + 1, last: false };

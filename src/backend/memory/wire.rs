@@ -69,7 +69,7 @@ fn line(name: usize, value: usize) -> usize {
 }
 
 fn batch_header_bytes(place: usize, count: usize) -> usize {
-    const ID_BYTES: usize = 32;
+    const ID_BYTES: usize = 16;
     let commit = if place == count { line("Nats-Batch-Commit".len(), 1) } else { 0 };
     line("Nats-Batch-Id".len(), ID_BYTES)
         + line("Nats-Batch-Sequence".len(), place.to_string().len())

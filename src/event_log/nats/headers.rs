@@ -1,8 +1,11 @@
 //! The headers that a message travels with.
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
+use uuid::Uuid;
 
 use crate::backend::{BackendError, Guard, NewMessage};
 use crate::event::names;
@@ -25,8 +28,13 @@ pub(super) struct Place<'a> {
 
 impl Place<'static> {
     /// The place that takes the most bytes.
-    pub(super) const WIDEST: Self =
-        Self { batch: "ffffffffffffffffffffffffffffffff", number: 1000, last: true };
+    pub(super) const WIDEST: Self = Self { batch: "AAAAAAAAAAAAAAAA", number: 1000, last: true };
+}
+
+/// A name for a batch. Every message of it keeps the name, so it is short; only batches that are open at the same time, of
+/// which a stream admits fifty, need different ones.
+pub(super) fn new_batch_id() -> String {
+    URL_SAFE_NO_PAD.encode(&Uuid::new_v4().as_bytes()[..12])
 }
 
 /// Refuses a message that cannot travel. The whole batch is looked at before any of it is sent.
