@@ -43,9 +43,9 @@ const CLEARLY_SLOWER: f64 = 4.0;
 /// them would cost more than either.
 const CHEAPER: f64 = 0.9;
 
-/// A batch waits for commits that are expected at most this part of the time that the last batch took, and never longer
-/// than a load is remembered.
-const PATIENCE_SHARE: u32 = 2;
+/// A batch waits for the next commit that is expected at most this part of the time that the last batch took, and for all of
+/// them together as long as that.
+const PATIENCE_SHARE: u32 = 4;
 
 /// A cost is the average of the last measurements, with as many commits each as are under way: of all at first, so that
 /// the first, which is cold, soon counts for little; later about of so many.
@@ -122,6 +122,16 @@ impl Measured {
     }
 }
 
+/// How long a batch waits for commits that are expected. Closed without them it leaves them to another, which takes as long
+/// again; so waiting is worth a part of that. Never longer than a load is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// For the next one.
+    pub(super) for_next: Duration,
+    /// For all of them.
+    pub(super) for_all: Duration,
+}
+
 /// One commit under way; counts until it is dropped.
 pub(super) struct Ticket {
     load: Arc<Load>,
@@ -147,11 +157,12 @@ impl Load {
         Ticket { load: Arc::clone(self), lane, is_bound, alone_under_way, is_mixed }
     }
 
-    /// How many commits a batch should have, and how long it is worth waiting for them: a share of what a batch takes.
-    pub(super) fn worth_waiting_for(&self) -> (usize, Duration) {
+    /// How many commits a batch should have, and how long it is worth waiting for them.
+    pub(super) fn worth_waiting_for(&self) -> (usize, Patience) {
         let mut state = self.state();
         let load = state.load(Instant::now());
-        let patience = (state.batch_takes / PATIENCE_SHARE).min(HALF_LIFE);
+        let for_all = state.batch_takes.min(HALF_LIFE);
+        let patience = Patience { for_next: for_all / PATIENCE_SHARE, for_all };
         (load.saturating_sub(state.alone_under_way), patience)
     }
 
