@@ -23,7 +23,12 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
         };
         match record::decode(&slot.value?, &self.context, &self.aggregate, key) {
-            Ok(loaded) => Some(Arc::new(loaded)),
+            Ok(loaded) => {
+                // Whoever describes what is loaded needs the CID of its state, and meets the error. The newest event, to which
+                // it is compared, is mostly still on its way.
+                drop(loaded.state_cid(self.context.format()));
+                Some(Arc::new(loaded))
+            }
             Err(reason) => {
                 self.distrust(key, &reason);
                 None
