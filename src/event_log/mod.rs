@@ -39,9 +39,10 @@ pub struct LogLimits {
 /// What a log says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogStatus {
-    /// The position of the last message, `START` when there never was one.
+    /// The position of the last message, or the one before the first where there is none. What is stored up to there
+    /// holds all of a batch or none of it.
     pub last: Position,
-    /// How many messages it holds.
+    /// How many messages it holds, with those of a batch that is being stored.
     pub messages: u64,
     /// When it was created. Another log under the same name has another time.
     pub created: Timestamp,
@@ -157,6 +158,6 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     /// is fetched while nobody polls. Dropping the stream leaves nothing on the server.
     fn follow(&self, query: TailQuery) -> BoxStream<'static, Result<Followed, BackendError>>;
 
-    /// What the log says of itself, through the leader. One round trip.
+    /// What the log says of itself, through the leader. One round trip, two requests side by side.
     fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>>;
 }

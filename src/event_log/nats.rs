@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, Stream, StreamExt};
 use serde_json::json;
@@ -65,6 +65,11 @@ impl NatsLog {
             None => json!({}),
         };
         self.api("STREAM.INFO", payload).await
+    }
+
+    /// The last sequence, which may be one within a batch that is being stored. One round trip, answered by the leader.
+    pub(crate) async fn last_sequence(&self) -> Result<u64, BackendError> {
+        Ok(self.info(None).await?.status()?.last.get())
     }
 
     async fn api<T: serde::de::DeserializeOwned>(
@@ -299,6 +304,13 @@ impl EventLog for NatsLog {
     }
 
     fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>> {
-        async move { self.info(None).await?.status() }.boxed()
+        async move {
+            // While a batch is being stored the server tells how far it has got, but gives its messages to nobody.
+            let newest = self.get_leader(json!({ "last_by_subj": ">" }));
+            let (info, newest) = try_join(self.info(None), newest).await?;
+            let last = newest.map_or_else(|| info.before_first(), |newest| newest.position);
+            Ok(LogStatus { last, ..info.status()? })
+        }
+        .boxed()
     }
 }

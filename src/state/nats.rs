@@ -149,7 +149,7 @@ impl KeyValue for NatsKeyValue {
     }
 
     fn last_revision(&self) -> BoxFuture<'_, Result<u64, BackendError>> {
-        async { Ok(self.log.status().await?.last.get()) }.boxed()
+        self.log.last_sequence().boxed()
     }
 
     fn watch(

@@ -128,6 +128,7 @@ pub(super) struct InfoConfig {
 #[derive(Deserialize)]
 pub(crate) struct InfoState {
     messages: u64,
+    first_seq: u64,
     last_seq: u64,
     #[serde(default)]
     pub(crate) subjects: std::collections::BTreeMap<String, u64>,
@@ -140,6 +141,11 @@ impl Info {
             messages: self.state.messages,
             created: timestamp(&self.created)?,
         })
+    }
+
+    /// Where a stream ends that has no message.
+    pub(super) fn before_first(&self) -> Position {
+        Position::new(self.state.first_seq.saturating_sub(1))
     }
 }
 

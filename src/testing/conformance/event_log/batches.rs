@@ -1,9 +1,12 @@
 //! Atomic batches.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::StreamExt;
+use futures::future::try_join;
 use futures::stream::{self, BoxStream};
 
-use super::super::{promise_eq, promise_refused};
+use super::super::{Broken, promise, promise_eq, promise_refused};
 use super::{LogUnderTest, Outcome, message, with_payload};
 use crate::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
 
@@ -127,6 +130,32 @@ pub(super) async fn guard_on_what_the_batch_wrote_is_refused(under: LogUnderTest
         }
     }
     promise_eq!(under.count().await?, 1, "messages");
+    Ok(())
+}
+
+pub(super) async fn status_ends_with_a_whole_batch(under: LogUnderTest) -> Outcome {
+    let done = AtomicBool::new(false);
+    let writing = async {
+        let mut ends = vec![Position::START];
+        for _ in 0..50 {
+            let messages = (0..100).map(|number| message(under.subject(number), Guard::Free));
+            ends.push(under.batch(messages.collect()).await?);
+        }
+        done.store(true, Ordering::SeqCst);
+        Ok::<_, Broken>(ends)
+    };
+    let asking = async {
+        let mut told = Vec::new();
+        while !done.load(Ordering::SeqCst) {
+            told.push(under.log.status().await?.last);
+            tokio::task::yield_now().await;
+        }
+        Ok(told)
+    };
+    let (ends, told) = try_join(writing, asking).await?;
+    for last in told {
+        promise!(ends.contains(&last), "no batch ends at position {last}");
+    }
     Ok(())
 }
 

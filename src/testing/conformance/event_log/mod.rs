@@ -59,6 +59,7 @@ pub fn cases() -> Vec<Case<LogUnderTest>> {
         batches::any_guard_refuses_the_whole,
         batches::other_subjects_are_guarded,
         batches::guard_on_what_the_batch_wrote_is_refused,
+        batches::status_ends_with_a_whole_batch,
         batches::limit_is_accepted,
         batches::more_than_the_limit_is_refused,
         messages::largest_is_stored_and_larger_refused,
