@@ -169,18 +169,54 @@ async fn a_message_that_no_stream_takes_is_answered_at_once() {
     let (name, under) = bench.log().await;
     let patient = bench.connection.clone().with_timeout(Duration::from_secs(24 * 3600));
     let log = NatsLog::open(&patient, &name).await.unwrap();
-    let elsewhere = ContextName::new(unique()).unwrap();
-    let elsewhere = SubjectScheme::new(elsewhere, "cim.events", "cim.aggregates").unwrap();
-    let message = order(&elsewhere, 1);
-    let subject = message.subject.clone();
-    match log.publish(message).await {
-        Err(BackendError::Unknown { detail, .. }) => {
-            assert_eq!(detail, format!("no stream takes messages on {subject}"));
-        }
-        other => panic!("{other:?}"),
-    }
+    let message = elsewhere();
+    let wanted = format!("no stream takes messages on {}", message.subject);
+    assert_eq!(unknown(log.publish(message).await), wanted);
     assert_eq!(contents(&under).await, []);
     bench.remove(&name).await;
+}
+
+#[tokio::test]
+async fn each_message_is_given_up_in_its_own_time() {
+    let bench = Bench::start().await;
+    let (name, under) = bench.log().await;
+    let (message, _listening) = unanswered(&bench).await;
+    let on = async |patience| {
+        let connection = bench.connection.clone().with_timeout(patience);
+        NatsLog::open(&connection, &name).await.unwrap()
+    };
+    let patient = on(Duration::from_secs(24 * 3600)).await;
+    let mut waiting = patient.publish(message.clone());
+    assert!(futures::poll!(&mut waiting).is_pending());
+    let for_ever = on(Duration::MAX).await;
+    let mut waiting_for_ever = for_ever.publish(message.clone());
+    assert!(futures::poll!(&mut waiting_for_ever).is_pending());
+    for millis in [200, 100] {
+        let hasty = on(Duration::from_millis(millis)).await;
+        let given_up = hasty.publish(message.clone()).await;
+        let wanted = format!("no answer to a message on {} in {millis}ms", message.subject);
+        assert_eq!(unknown(given_up), wanted);
+    }
+    assert!(futures::poll!(&mut waiting).is_pending());
+    assert!(futures::poll!(&mut waiting_for_ever).is_pending());
+    patient.publish(order(&under.scheme, 1)).await.unwrap();
+    bench.remove(&name).await;
+}
+
+#[test]
+fn nobody_waits_for_what_a_runtime_published_that_has_ended() {
+    let home = tokio::runtime::Runtime::new().unwrap();
+    let bench = home.block_on(Bench::start());
+    let (name, under) = home.block_on(bench.log());
+    let (message, _listening) = home.block_on(unanswered(&bench));
+    let elsewhere = tokio::runtime::Runtime::new().unwrap();
+    elsewhere.block_on(under.log.publish(order(&under.scheme, 1))).unwrap();
+    let mut waiting = under.log.publish(message.clone());
+    home.block_on(async { assert!(futures::poll!(&mut waiting).is_pending()) });
+    drop(elsewhere);
+    let wanted = format!("the runtime that published a message on {} has ended", message.subject);
+    assert_eq!(unknown(home.block_on(waiting)), wanted);
+    home.block_on(bench.remove(&name));
 }
 
 #[test]
@@ -196,6 +232,29 @@ fn publishing_goes_on_when_the_runtime_it_began_on_has_ended() {
     }
     assert_eq!(home.block_on(under.log.publish(order(&under.scheme, 4))).unwrap().get(), 4);
     home.block_on(bench.remove(&name));
+}
+
+/// A message that no stream takes.
+fn elsewhere() -> NewMessage {
+    let context = ContextName::new(unique()).unwrap();
+    order(&SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap(), 1)
+}
+
+/// A message that somebody takes who never answers.
+async fn unanswered(bench: &Bench) -> (NewMessage, async_nats::Subscriber) {
+    let message = elsewhere();
+    let client = async_nats::connect(bench.server.url()).await.unwrap();
+    let listening = client.subscribe(message.subject.to_string()).await.unwrap();
+    client.flush().await.unwrap();
+    (message, listening)
+}
+
+/// Why it is not known what became of a message.
+fn unknown(outcome: Result<Position, BackendError>) -> String {
+    match outcome {
+        Err(BackendError::Unknown { detail, .. }) => detail,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A message on a subject of its own.

@@ -164,17 +164,10 @@ impl Connection {
         }
     }
 
-    /// Waits for the stream that takes a published message to answer, at most [`timeout`](Self::timeout), and returns the
-    /// payload of its answer.
+    /// Waits for the stream that takes a published message to answer, and returns the payload of its answer.
     pub(crate) async fn answer(&self, subject: &str, sent: Sent) -> Result<Bytes, BackendError> {
-        let answer = pin!(timeout(self.timeout, sent.answer(subject)));
-        let answer = self.unless_refused(subject, answer).await?;
-        answer.unwrap_or_else(|_| Err(self.unanswered(subject)))
-    }
-
-    fn unanswered(&self, subject: &str) -> BackendError {
-        let waited = self.timeout;
-        BackendError::unknown(format!("no answer to a message on {subject} in {waited:?}"))
+        let answer = pin!(sent.answer(subject));
+        self.unless_refused(subject, answer).await?
     }
 
     /// The publisher that all clones of this connection share.
@@ -186,7 +179,8 @@ impl Connection {
     /// Starts the publisher, again where it has ended with its runtime.
     async fn new_publisher(&self) -> Result<Arc<Publisher>, BackendError> {
         let starting = timeout(self.timeout, Publisher::start(&self.client)).await;
-        let new = Arc::new(starting.map_err(|_| self.unanswered("an inbox"))??);
+        let late = |_| BackendError::unavailable("subscribing to acknowledgements took too long");
+        let new = Arc::new(starting.map_err(late)??);
         let mut slot = self.publisher.write().unwrap_or_else(PoisonError::into_inner);
         let running = slot.clone().filter(|publisher| publisher.is_running());
         Ok(running.unwrap_or_else(|| Arc::clone(slot.insert(new))))

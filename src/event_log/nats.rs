@@ -128,7 +128,8 @@ impl NatsLog {
     fn leave(&self, publisher: &Publisher, message: &NewMessage) -> Result<Sent, BackendError> {
         headers::check(message, None, self.connection.max_payload())?;
         let headers = headers::of(message, None)?;
-        Ok(publisher.publish(message.subject.clone(), headers, message.payload.clone()))
+        let patience = self.connection.timeout();
+        Ok(publisher.publish(message.subject.clone(), headers, message.payload.clone(), patience))
     }
 
     async fn publish_all(&self, messages: NonEmpty<NewMessage>) -> Result<Position, BackendError> {

@@ -3,10 +3,12 @@
 //! A request of the client's wakes the connection's task for each message, and tokio runs next what was woken last: each
 //! message would be a write of its own, and on the server a read of its own. So messages wait here until a few are
 //! together or nobody else is ready to run, and leave through one task. Their answers come by one subscription. Where
-//! a client holds fewer answers than come at once, those it drops are missed like any that are lost on the way.
+//! a client holds fewer answers than come at once, those it drops are missed like any that are lost on the way. One task
+//! looks for all callers whether they have waited too long: a timer for each would be set and removed with every message,
+//! among those of others, whose memory has long left the processor's cache.
 
-use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber, ToSubject};
@@ -15,6 +17,7 @@ use foldhash::HashMap;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{Instant, sleep_until};
 
 use super::{BackendError, Wire};
 use crate::subject::Subject;
@@ -26,16 +29,15 @@ const ENOUGH: usize = 8;
 /// The most answers that are looked up at once.
 const MOST_ANSWERS: usize = 64;
 
-/// Sends messages to streams on one connection, and gives their answers to those who wait. Two tasks do that until it is
+/// Sends messages to streams on one connection, and gives their answers to those who wait. Three tasks do that until it is
 /// dropped.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     desk: Arc<Desk>,
-    sending: JoinHandle<()>,
-    receiving: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 3],
 }
 
-/// What callers and the two tasks share.
+/// What callers and the tasks share.
 #[derive(Debug)]
 struct Desk {
     /// What the subjects of all answers begin with.
@@ -43,15 +45,28 @@ struct Desk {
     state: Mutex<State>,
     /// Something waits to leave, or enough of it.
     woken: Notify,
+    /// The alarm is set to an earlier time.
+    set: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// The callers that wait for an answer, by the number at the end of its subject.
-    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    waiting: HashMap<u64, Waiting>,
+    /// When it is looked next who has waited too long: no later than the first of them has.
+    alarm: Option<Instant>,
     /// What the client does not have yet.
     leaving: Vec<Outgoing>,
     last_number: u64,
+    /// The runtime of the tasks has ended, or the publisher was dropped.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    caller: oneshot::Sender<Answer>,
+    /// `None` lies further away than a clock can tell.
+    deadline: Option<Instant>,
 }
 
 /// What the stream said to a message.
@@ -64,6 +79,8 @@ enum Unanswered {
     NoStream,
     /// It did not leave.
     NotSent(PublishError),
+    /// The caller has waited as long as it wanted to.
+    Late,
 }
 
 #[derive(Debug)]
@@ -75,38 +92,50 @@ struct Outgoing {
 }
 
 impl Publisher {
-    /// Starts the two tasks on the current runtime.
+    /// Starts the tasks on the current runtime.
     pub(super) async fn start(client: &Client) -> Result<Self, BackendError> {
         let inbox = format!("{}.", client.new_inbox());
         let answers = client.subscribe(format!("{inbox}*")).await.map_err(|error| {
             BackendError::unavailable(format!("subscribing to acknowledgements: {error}"))
         })?;
-        let desk = Arc::new(Desk { inbox, state: Mutex::default(), woken: Notify::new() });
-        Ok(Self {
-            sending: tokio::spawn(send_all(Arc::clone(&desk), client.clone())),
-            receiving: tokio::spawn(receive_all(Arc::clone(&desk), answers)),
-            desk,
-        })
+        let desk = Arc::new(Desk {
+            inbox,
+            state: Mutex::default(),
+            woken: Notify::new(),
+            set: Notify::new(),
+        });
+        let tasks = [
+            tokio::spawn(send_all(Arc::clone(&desk), client.clone())),
+            tokio::spawn(receive_all(Arc::clone(&desk), answers)),
+            tokio::spawn(watch_all(Open(Arc::clone(&desk)))),
+        ];
+        Ok(Self { desk, tasks })
     }
 
-    /// Whether both tasks still run: they end with the runtime they were started on, and with the client.
+    /// Whether all tasks still run: they end with the runtime they were started on, and with the client.
     pub(super) fn is_running(&self) -> bool {
-        !self.sending.is_finished() && !self.receiving.is_finished()
+        !self.tasks.iter().any(JoinHandle::is_finished)
     }
 
-    /// Sends one message and gives out its answer, if there ever is one. Whether a message leaves that is dropped here is not
+    /// Sends one message, whose answer is waited for at most so long. Whether a message leaves that is dropped here is not
     /// known.
-    pub(crate) fn publish(&self, subject: Subject, headers: HeaderMap, payload: Bytes) -> Sent {
-        let (sender, answer) = oneshot::channel();
-        let number = self.desk.enter(subject, headers, payload, sender);
-        Sent { desk: Arc::clone(&self.desk), number, answer, is_served: false }
+    pub(crate) fn publish(
+        &self,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+        patience: Duration,
+    ) -> Sent {
+        let (caller, answer) = oneshot::channel();
+        let waiting = Waiting { caller, deadline: Instant::now().checked_add(patience) };
+        let number = self.desk.enter(subject, headers, payload, waiting);
+        Sent { desk: Arc::clone(&self.desk), number, answer, patience, is_served: false }
     }
 }
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.sending.abort();
-        self.receiving.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -115,6 +144,7 @@ pub(crate) struct Sent {
     desk: Arc<Desk>,
     number: u64,
     answer: oneshot::Receiver<Answer>,
+    patience: Duration,
     is_served: bool,
 }
 
@@ -129,8 +159,15 @@ impl Sent {
                 Err(BackendError::unavailable(format!("no stream takes messages on {subject}")))
             }
             Ok(Err(Unanswered::NotSent(error))) => Err(not_sent(subject, &error)),
-            // Nobody takes a caller off the list without an answer.
-            Err(_) => pending().await,
+            Ok(Err(Unanswered::Late)) => {
+                let waited = self.patience;
+                Err(BackendError::unknown(format!(
+                    "no answer to a message on {subject} in {waited:?}"
+                )))
+            }
+            Err(_) => Err(BackendError::unknown(format!(
+                "the runtime that published a message on {subject} has ended"
+            ))),
         }
     }
 }
@@ -155,20 +192,24 @@ fn not_sent(subject: &str, error: &PublishError) -> BackendError {
 
 impl Desk {
     /// Puts a message where it is sent from, and gives out the caller's number.
-    fn enter(
-        &self,
-        subject: Subject,
-        headers: HeaderMap,
-        payload: Bytes,
-        caller: oneshot::Sender<Answer>,
-    ) -> u64 {
+    fn enter(&self, subject: Subject, headers: HeaderMap, payload: Bytes, waiting: Waiting) -> u64 {
         let mut state = self.state();
         state.last_number += 1;
         let number = state.last_number;
-        state.waiting.insert(number, caller);
+        if state.closed {
+            return number;
+        }
+        let is_first = is_before(waiting.deadline, state.alarm);
+        if is_first {
+            state.alarm = waiting.deadline;
+        }
+        state.waiting.insert(number, waiting);
         state.leaving.push(Outgoing { number, subject, headers, payload });
         let leaving = state.leaving.len();
         drop(state);
+        if is_first {
+            self.set.notify_one();
+        }
         if leaving == 1 || leaving == ENOUGH {
             self.woken.notify_one();
         }
@@ -190,18 +231,28 @@ impl Desk {
     }
 
     fn fail(&self, number: u64, error: PublishError) {
-        if let Some(caller) = self.state().waiting.remove(&number) {
+        if let Some(Waiting { caller, .. }) = self.state().waiting.remove(&number) {
             // Nobody listens when the caller's future was dropped.
             let _ = caller.send(Err(Unanswered::NotSent(error)));
         }
+    }
+
+    /// Tells those who have waited too long, and sets the alarm for the next one.
+    fn give_up(&self, now: Instant) {
+        let mut state = self.state();
+        let is_late = |_: &u64, waiting: &mut Waiting| waiting.deadline.is_some_and(|d| d <= now);
+        for (_, late) in state.waiting.extract_if(is_late) {
+            let _ = late.caller.send(Err(Unanswered::Late));
+        }
+        state.alarm = state.waiting.values().filter_map(|waiting| waiting.deadline).min();
     }
 
     fn answer_all(&self, answers: impl Iterator<Item = Message>) {
         let mut state = self.state();
         for answer in answers {
             let number = answer.subject.strip_prefix(&self.inbox).and_then(|n| n.parse().ok());
-            if let Some(caller) = number.and_then(|number: u64| state.waiting.remove(&number)) {
-                let _ = caller.send(match answer.status {
+            if let Some(waiting) = number.and_then(|number: u64| state.waiting.remove(&number)) {
+                let _ = waiting.caller.send(match answer.status {
                     Some(StatusCode::NO_RESPONDERS) => Err(Unanswered::NoStream),
                     _ => Ok(answer.payload),
                 });
@@ -213,6 +264,26 @@ impl Desk {
         // No code that holds the lock can panic half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A desk as long as its tasks run. Those who still wait at the end learn that nobody will answer them.
+struct Open(Arc<Desk>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.closed = true;
+        state.leaving.clear();
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        // Whoever is woken by it may want the lock.
+        drop(waiting);
+    }
+}
+
+/// Whether the first moment comes before the second; `None` never comes.
+fn is_before(one: Option<Instant>, other: Option<Instant>) -> bool {
+    one.is_some_and(|one| other.is_none_or(|other| one < other))
 }
 
 /// What an answer's subject begins with, and the number at its end.
@@ -258,5 +329,19 @@ async fn receive_all(desk: Arc<Desk>, mut answers: Subscriber) {
             together.push(next);
         }
         desk.answer_all(together.drain(..));
+    }
+}
+
+async fn watch_all(desk: Open) {
+    let Open(desk) = &desk;
+    loop {
+        let alarm = desk.state().alarm;
+        match alarm {
+            None => desk.set.notified().await,
+            Some(alarm) => tokio::select! {
+                () = sleep_until(alarm) => desk.give_up(Instant::now()),
+                () = desk.set.notified() => {}
+            },
+        }
     }
 }
