@@ -283,7 +283,7 @@ impl Bench {
         for callers in [1, 4, 16, 64, 256] {
             let context = self.context(false).await;
             let (single, batched) = (self.raw().await, self.raw().await);
-            let each = (self.size.commits / callers).clamp(20, (self.size.commits / 10).min(400));
+            let each = (self.size.commits / callers).clamp(20, self.size.commits / 10);
             let rounds = self
                 .rounds(async |_| {
                     let ours = work::save_round(&context, callers, each, 1).await;

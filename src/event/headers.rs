@@ -66,6 +66,11 @@ impl Lines {
 
     fn push(&mut self, name: &str, value: &str) {
         self.has_odd |= !fits_a_line(name, value);
+        self.push_fitting(name, value);
+    }
+
+    /// Adds what is known to fit a line.
+    fn push_fitting(&mut self, name: &str, value: &str) {
         self.text.push_str(name);
         let end = self.text.len();
         self.text.extend([COLON, value]);
@@ -127,12 +132,12 @@ impl Headers {
         let mut lines = Lines::with_capacity(USUAL_COUNT, USUAL_BYTES);
         let Ok(()) = each_field(envelope, cid, |name, value| {
             if let Some(value) = value {
-                lines.push(name, value);
+                lines.push_fitting(name, value);
             }
             Ok::<(), Infallible>(())
         });
         for (name, value) in envelope.metadata.trace() {
-            lines.push(name, value);
+            lines.push_fitting(name, value);
         }
         Self(Arc::new(lines))
     }

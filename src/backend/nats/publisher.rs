@@ -22,9 +22,12 @@ use tokio::time::{Instant, sleep_until};
 use super::{BackendError, Wire};
 use crate::subject::Subject;
 
-/// So many messages leave without waiting for more: with them the system calls of each are a small part of what it
-/// costs, and the server has work while the next callers run.
-const ENOUGH: usize = 8;
+/// So many messages leave without waiting for more: a quarter of those under way, so that the server has work while the
+/// other callers run, but not fewer than make the system calls a small part of what each costs, nor more than it takes to
+/// make them next to nothing.
+fn enough(waiting: usize) -> usize {
+    (waiting / 4).clamp(8, 32)
+}
 
 /// The most answers that are looked up at once.
 const MOST_ANSWERS: usize = 64;
@@ -206,11 +209,12 @@ impl Desk {
         state.waiting.insert(number, waiting);
         state.leaving.push(Outgoing { number, subject, headers, payload });
         let leaving = state.leaving.len();
+        let is_enough = leaving >= enough(state.waiting.len());
         drop(state);
         if is_first {
             self.set.notify_one();
         }
-        if leaving == 1 || leaving == ENOUGH {
+        if leaving == 1 || is_enough {
             self.woken.notify_one();
         }
         number
@@ -219,7 +223,8 @@ impl Desk {
     /// Whether others are under way that may have more to send in a moment.
     fn may_wait(&self) -> bool {
         let state = self.state();
-        state.leaving.len() < ENOUGH && state.leaving.len() < state.waiting.len()
+        let (leaving, waiting) = (state.leaving.len(), state.waiting.len());
+        leaving < waiting && leaving < enough(waiting)
     }
 
     /// Puts what is to leave now into an empty list, whose room is used next. Callers that have gone do not want their
@@ -296,7 +301,7 @@ impl ToSubject for Numbered<'_> {
 }
 
 async fn send_all(desk: Arc<Desk>, client: Client) {
-    let mut leaving = Vec::with_capacity(ENOUGH);
+    let mut leaving = Vec::new();
     loop {
         desk.woken.notified().await;
         if desk.may_wait() {
