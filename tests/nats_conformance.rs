@@ -204,6 +204,24 @@ async fn each_message_is_given_up_in_its_own_time() {
 }
 
 #[test]
+fn nobody_waits_for_a_runtime_that_does_not_run() {
+    let home = tokio::runtime::Runtime::new().unwrap();
+    let bench = home.block_on(Bench::start());
+    let (name, under) = home.block_on(bench.log());
+    let resting = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    resting.block_on(under.log.publish(order(&under.scheme, 1))).unwrap();
+    let message = order(&under.scheme, 2);
+    let given_up = home.block_on(async {
+        let hasty = bench.connection.clone().with_timeout(Duration::from_millis(100));
+        NatsLog::open(&hasty, &name).await.unwrap().publish(message.clone()).await
+    });
+    let wanted = format!("no answer to a message on {} in 100ms", message.subject);
+    assert_eq!(unknown(given_up), wanted);
+    home.block_on(bench.remove(&name));
+    drop(resting);
+}
+
+#[test]
 fn nobody_waits_for_what_a_runtime_published_that_has_ended() {
     let home = tokio::runtime::Runtime::new().unwrap();
     let bench = home.block_on(Bench::start());

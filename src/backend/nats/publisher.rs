@@ -5,7 +5,7 @@
 //! together or nobody else is ready to run, and leave through one task. Their answers come by one subscription. Where
 //! a client holds fewer answers than come at once, those it drops are missed like any that are lost on the way. One task
 //! looks for all callers whether they have waited too long: a timer for each would be set and removed with every message,
-//! among those of others, whose memory has long left the processor's cache.
+//! among those of others, whose memory has long left the processor's cache. Only callers on another runtime have their own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,9 +15,10 @@ use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber, ToSubject};
 use bytes::Bytes;
 use foldhash::HashMap;
 use futures::{FutureExt, StreamExt};
+use tokio::runtime::{self, Handle};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{BackendError, Wire};
 use crate::subject::Subject;
@@ -38,6 +39,8 @@ const MOST_ANSWERS: usize = 64;
 pub(crate) struct Publisher {
     desk: Arc<Desk>,
     tasks: [JoinHandle<()>; 3],
+    /// Where the tasks run.
+    home: runtime::Id,
 }
 
 /// What callers and the tasks share.
@@ -112,7 +115,7 @@ impl Publisher {
             tokio::spawn(receive_all(Arc::clone(&desk), answers)),
             tokio::spawn(watch_all(Open(Arc::clone(&desk)))),
         ];
-        Ok(Self { desk, tasks })
+        Ok(Self { desk, tasks, home: Handle::current().id() })
     }
 
     /// Whether all tasks still run: they end with the runtime they were started on, and with the client.
@@ -132,7 +135,15 @@ impl Publisher {
         let (caller, answer) = oneshot::channel();
         let waiting = Waiting { caller, deadline: Instant::now().checked_add(patience) };
         let number = self.desk.enter(subject, headers, payload, waiting);
-        Sent { desk: Arc::clone(&self.desk), number, answer, patience, is_served: false }
+        let is_watched = Handle::try_current().is_ok_and(|here| here.id() == self.home);
+        Sent {
+            desk: Arc::clone(&self.desk),
+            number,
+            answer,
+            patience,
+            is_watched,
+            is_served: false,
+        }
     }
 }
 
@@ -148,14 +159,22 @@ pub(crate) struct Sent {
     number: u64,
     answer: oneshot::Receiver<Answer>,
     patience: Duration,
+    /// Whether the tasks run as long as the caller does.
+    is_watched: bool,
     is_served: bool,
 }
 
 impl Sent {
     /// The payload of what a stream answered to the message on `subject`.
     pub(super) async fn answer(mut self, subject: &str) -> Result<Bytes, BackendError> {
-        let answer = (&mut self.answer).await;
-        self.is_served = true;
+        let answer = match self.is_watched {
+            true => (&mut self.answer).await,
+            // Nobody may be driving the runtime of the tasks. Boxed, because it is rare and would make the future large.
+            false => Box::pin(timeout(self.patience, &mut self.answer))
+                .await
+                .unwrap_or(Ok(Err(Unanswered::Late))),
+        };
+        self.is_served = !matches!(answer, Ok(Err(Unanswered::Late)));
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Unanswered::NoStream)) => {
