@@ -89,15 +89,16 @@ impl Gatherer {
             if batch.is_full {
                 break;
             }
-            let next = if batch.known() < expected {
+            let first = if batch.known() < expected {
                 let until = last.min(Instant::now() + for_next);
                 timeout_at(until, self.jobs.recv()).await.ok().flatten()
             } else {
-                // Nobody else is known, but whoever is ready to run may have one.
-                yield_now().await;
-                self.jobs.try_recv().ok()
+                None
             };
-            let Some(job) = next else { break };
+            // Whoever else is ready to run comes first. The messages of those who have one, known or not, then leave in one
+            // write, which is one read for the server, and again for each server that it passes them on to.
+            yield_now().await;
+            let Some(job) = first.or_else(|| self.jobs.try_recv().ok()) else { break };
             self.waiting.push_back(job);
         }
         metrics::histogram!("cim_batch_messages").record(batch.messages as f64);

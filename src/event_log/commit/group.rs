@@ -224,8 +224,11 @@ impl Group {
     }
 }
 
-/// So many callers have their answers before the first of them go on.
-const ANSWERED_AT_ONCE: usize = 32;
+/// So many callers of a batch have their answers before the first of them go on: a quarter of all, but not so few that what
+/// they commit next makes many small writes, nor so many that the server waits for them.
+fn answered_at_once(commits: usize) -> usize {
+    (commits / 4).clamp(32, 64)
+}
 
 /// Tells the commits of a batch where they are stored, the last at `last`.
 ///
@@ -233,12 +236,13 @@ const ANSWERED_AT_ONCE: usize = 32;
 /// wait for their turn to go on.
 async fn answer_stored(jobs: Vec<Job>, last: Position) {
     let messages: usize = jobs.iter().map(|job| job.commit.messages().len()).sum();
+    let at_once = answered_at_once(jobs.len());
     let mut first = last.get() + 1 - messages as u64;
     for (job, number) in jobs.into_iter().zip(1..) {
         let end = first + job.commit.messages().len() as u64;
         job.answer(Ok(Stored { first: Position::new(first), last: Position::new(end - 1) }));
         first = end;
-        if number % ANSWERED_AT_ONCE == 0 {
+        if number % at_once == 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -376,7 +380,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_callers_go_on_while_others_wait_for_their_answers() {
-        let (jobs, mut answers): (Vec<_>, Vec<_>) = (0..2 * ANSWERED_AT_ONCE)
+        const COMMITS: usize = 200;
+        let (jobs, mut answers): (Vec<_>, Vec<_>) = (0..COMMITS)
             .map(|number| {
                 let message = NewMessage {
                     subject: Subject::trusted(format!("order.{number}")),
@@ -388,10 +393,10 @@ mod tests {
                 (Job { commit: Commit::new(NonEmpty::one(message)).unwrap(), reply }, answer)
             })
             .unzip();
-        let last = Position::new(2 * ANSWERED_AT_ONCE as u64);
+        let last = Position::new(COMMITS as u64);
         let mut answering = std::pin::pin!(answer_stored(jobs, last));
         assert!(poll!(&mut answering).is_pending());
-        let mut rest = answers.split_off(ANSWERED_AT_ONCE);
+        let mut rest = answers.split_off(answered_at_once(COMMITS));
         for (answer, position) in answers.into_iter().zip(1..) {
             let stored = answer.await.unwrap().0.unwrap();
             assert_eq!((stored.first.get(), stored.last.get()), (position, position));

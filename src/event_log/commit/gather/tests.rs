@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::super::cost::Ticket;
 use super::*;
 use crate::backend::{Guard, NewMessage, Position};
 use crate::event::{Headers, NonEmpty};
@@ -24,15 +25,20 @@ fn job(number: usize) -> Job {
     Job { commit: Commit::new(NonEmpty::one(message)).unwrap(), reply }
 }
 
-/// How many commits a batch has that expects ten, which come so long after one another, the first at once.
-async fn gathered(pause: Duration) -> usize {
+/// A gatherer that expects ten commits, where they are handed in, and what makes it expect them.
+fn expecting_ten() -> (Gatherer, mpsc::Sender<Job>, Vec<Ticket>) {
     let load = Arc::new(Load::default());
     let now = std::time::Instant::now();
     load.stored_together(10, TAKES, TAKES, now);
-    let _under_way: Vec<_> = (0..10).map(|_| load.arrive(2, now)).collect();
+    let under_way = (0..10).map(|_| load.arrive(2, now)).collect();
     let (queue, jobs) = mpsc::channel(10);
     let log = Arc::new(MemoryLog::new());
-    let mut gatherer = Gatherer::new(log, load, CommitPolicy::default(), jobs);
+    (Gatherer::new(log, load, CommitPolicy::default(), jobs), queue, under_way)
+}
+
+/// How many commits a batch has that expects ten, which come so long after one another, the first at once.
+async fn gathered(pause: Duration) -> usize {
+    let (mut gatherer, queue, _under_way) = expecting_ten();
     let callers = async {
         for number in 0..10 {
             // It fails when the batch was closed before.
@@ -63,4 +69,26 @@ async fn batch_waits_for_the_next_commit_a_quarter_of_what_a_batch_takes() {
 async fn batch_waits_for_all_commits_no_longer_than_a_batch_takes() {
     // Those at 0, 9, 18, 27 and 36 milliseconds.
     assert_eq!(gathered(Duration::from_millis(9)).await, 5);
+}
+
+/// On the scheduler of a service, which runs next what was woken last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_callers_hand_in_while_they_have_their_turn_leaves_together() {
+    let (mut gatherer, queue, _under_way) = expecting_ten();
+    let (send, mut messages) = mpsc::unbounded_channel();
+    let left_first = tokio::spawn(async move {
+        tokio::spawn(async move { gatherer.fill(send).await.len() });
+        let connection = tokio::spawn(async move {
+            messages.recv().await.expect("a message leaves");
+            1 + messages.len()
+        });
+        // Both wait before the callers run.
+        yield_now().await;
+        for number in 0..10 {
+            let queue = queue.clone();
+            tokio::spawn(async move { assert!(queue.try_send(job(number)).is_ok()) });
+        }
+        connection.await.unwrap()
+    });
+    assert_eq!(left_first.await.unwrap(), 10);
 }
