@@ -308,8 +308,8 @@ impl Bench {
     async fn loads(&mut self) {
         let with_state = self.saved(true, 20).await;
         let events = self.saved(false, 100).await;
-        // In this order because the followers of a replicated stream take part in direct gets only about two seconds after it
-        // was made. Both sides of the first row ask one stream; those of the second one would not be alike until then.
+        // In this order because the followers of a replicated stream look only every two seconds whether they can take part in
+        // direct gets (`monitorStream` of nats-server). Both sides of the first row ask one stream; those of the second one would not be alike until then.
         self.load_events(events).await;
         self.load_with_state(with_state).await;
     }
