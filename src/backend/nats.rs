@@ -242,12 +242,15 @@ fn api_prefix(location: &JetStreamLocation) -> Arc<str> {
     }
 }
 
+/// What becomes of a request that reached no server, or none that knows of what it is about.
+pub(crate) fn untaken(subject: &str) -> BackendError {
+    BackendError::unavailable(format!("no server takes requests on {subject}"))
+}
+
 fn request_failed(subject: &str, error: async_nats::client::RequestError) -> BackendError {
     let detail = format!("request on {subject}: {error}");
     match error.kind() {
-        RequestErrorKind::NoResponders => {
-            BackendError::Unavailable { detail, source: Some(Box::new(error)) }
-        }
+        RequestErrorKind::NoResponders => untaken(subject),
         RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
             BackendError::Invalid { detail }
         }

@@ -11,13 +11,14 @@ mod wire;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, try_join};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, Stream, StreamExt};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::headers::Place;
 use super::{EventLog, LogLimits, LogQuery, LogStatus};
@@ -32,7 +33,14 @@ use crate::subject::{Pattern, Subject};
 /// The most messages of one atomic batch (`js_ack_max_batch` of the server, 1000 by default).
 const MAX_BATCH_MESSAGES: usize = 1000;
 
+/// How often a read is asked for again that nobody took or whose answer stays out.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A JetStream stream as an [`EventLog`]. Cloning is cheap.
+///
+/// A read that any replica may answer is asked again, for up to a second, where no server takes it, as in the first moments
+/// of a cluster.
 #[derive(Debug, Clone)]
 pub struct NatsLog {
     connection: Connection,
@@ -98,9 +106,7 @@ impl NatsLog {
     }
 
     async fn get_direct(&self, subject: &Subject) -> Result<Option<StoredMessage>, BackendError> {
-        let request = format!("{}.{subject}", self.direct_subject());
-        let answer = self.connection.request(&request, None, Bytes::new()).await?;
-        wire::direct_answer(answer)
+        self.direct(&format!("{}.{subject}", self.direct_subject()), Bytes::new()).await
     }
 
     /// The last message on any subject that matches. One round trip; any replica may answer.
@@ -109,8 +115,34 @@ impl NatsLog {
         pattern: &Pattern,
     ) -> Result<Option<StoredMessage>, BackendError> {
         let request = Bytes::from(json!({ "last_by_subj": pattern.as_str() }).to_string());
-        let answer = self.connection.request(&self.direct_subject(), None, request).await?;
-        wire::direct_answer(answer)
+        self.direct(&self.direct_subject(), request).await
+    }
+
+    async fn direct(
+        &self,
+        subject: &str,
+        request: Bytes,
+    ) -> Result<Option<StoredMessage>, BackendError> {
+        let mut attempts = 0;
+        loop {
+            match self.connection.request(subject, None, request.clone()).await {
+                Err(BackendError::Unavailable { .. }) if attempts < ATTEMPTS => {
+                    // Boxed, because it is rare and would make the future of every load large.
+                    Box::pin(self.unheard(attempts)).await?;
+                    attempts += 1;
+                }
+                answer => return wire::direct_answer(answer?),
+            }
+        }
+    }
+
+    /// Waits before a direct get that nobody took is sent again. The replicas of a stream take them on a subject of their
+    /// own, of which the other servers of a young cluster hear late (up to 270 ms measured). The API itself is heard from
+    /// everywhere, and says whether there is a stream at all.
+    async fn unheard(&self, attempts: u32) -> Result<(), BackendError> {
+        self.info(None).await?;
+        sleep(PAUSE * attempts).await;
+        Ok(())
     }
 
     async fn get_leader(

@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cim_persistence::repository::RepositoryError;
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::store::StoreError;
-use cim_persistence::unit_of_work::{UnitError, UnitOfWork};
+use cim_persistence::unit_of_work::UnitError;
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -19,7 +18,7 @@ async fn rests_on_what_it_read(bank: &Bank) {
             let mut unit = bank.begin();
             let day = format!("day-{messages}-{stale}");
             let account = format!("account-{messages}-{stale}");
-            let most = limit_of(&mut unit, bank, &day).await;
+            let most = unit.load(&bank.limits, &day).await.unwrap().most;
             unit.claim("iban", &account, &bank.accounts, &account).await.unwrap();
             let booked = vec![Booked { transfer: 0, amount: most }; 2];
             unit.record(&bank.accounts, &account, booked).await.unwrap();
@@ -44,25 +43,6 @@ async fn rests_on_what_it_read(bank: &Bank) {
             }
         }
     }
-}
-
-/// The other nodes know of a stream a moment after it was made. Until then nobody answers a load there, and it says that it
-/// may be tried again.
-async fn limit_of(unit: &mut UnitOfWork, bank: &Bank, day: &String) -> i64 {
-    let known = async {
-        loop {
-            match unit.load(&bank.limits, day).await {
-                Ok(limit) => break limit.most,
-                Err(UnitError::Repository(RepositoryError::Store(StoreError::Backend(error))))
-                    if error.is_transient() =>
-                {
-                    tokio::task::yield_now().await;
-                }
-                Err(error) => panic!("{error:?}"),
-            }
-        }
-    };
-    timeout(Duration::from_secs(30), known).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,15 +4,15 @@
 //! is told by the last token of the reply subject, so that a late answer to a request that was given up is dropped.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use async_nats::{Message, Subscriber};
+use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{NatsLog, wire};
+use super::{ATTEMPTS, NatsLog, PAUSE, wire};
+use crate::backend::nats::untaken;
 use crate::backend::{BackendError, Bound, Count, MAX_MATCHING, Matching, Position, StoredMessage};
 use crate::event::NonEmpty;
 use crate::event_log::LogQuery;
@@ -25,16 +25,15 @@ const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 /// The first request asks for less: a reader that finds it needs something else has not caused much work.
 const FIRST_CHUNK_MESSAGES: usize = 128;
 
-/// How often a chunk is asked for again when its answer stays out.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// One subscription that several requests, one after the other, are answered on.
 struct Channel {
     log: NatsLog,
     inbox: String,
     answers: Subscriber,
     request: u64,
+    asked: Bytes,
+    /// How many requests nobody took.
+    unheard: u32,
     /// The last message of the answer so far. Each names the one before it, so that none is lost unseen.
     last: Position,
 }
@@ -57,16 +56,22 @@ impl Channel {
             .subscribe(format!("{inbox}.*"))
             .await
             .map_err(|e| BackendError::unavailable(format!("subscribing for a read: {e}")))?;
-        Ok(Self { log, inbox, answers, request: 0, last: Position::START })
+        let (request, asked, unheard, last) = (0, Bytes::new(), 0, Position::START);
+        Ok(Self { log, inbox, answers, request, asked, unheard, last })
     }
 
     async fn ask(&mut self, request: &serde_json::Value) -> Result<(), BackendError> {
         self.request += 1;
+        self.asked = Bytes::from(request.to_string());
         self.last = Position::START;
+        self.send().await
+    }
+
+    async fn send(&self) -> Result<(), BackendError> {
         let reply = format!("{}.{}", self.inbox, self.request);
-        let payload = Bytes::from(request.to_string());
         let client = self.log.connection.client();
-        let sending = client.publish_with_reply(self.log.direct_subject(), reply, payload);
+        let subject = self.log.direct_subject();
+        let sending = client.publish_with_reply(subject, reply, self.asked.clone());
         match timeout(self.log.connection.timeout(), sending).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(BackendError::unavailable(format!("sending a read: {e}"))),
@@ -78,9 +83,15 @@ impl Channel {
         loop {
             let message = self.answer().await?;
             let current = message.subject.rsplit('.').next().and_then(|n| n.parse().ok());
-            if current == Some(self.request) {
+            if current != Some(self.request) {
+                continue;
+            }
+            if message.status != Some(StatusCode::NO_RESPONDERS) || self.unheard == ATTEMPTS {
                 return self.piece(message);
             }
+            self.log.unheard(self.unheard).await?;
+            self.unheard += 1;
+            self.send().await?;
         }
     }
 
@@ -118,6 +129,7 @@ impl Channel {
                 Ok(Piece::End { pending, up_to })
             }
             Some(404) => Ok(Piece::End { pending: 0, up_to: 0 }),
+            Some(503) => Err(untaken(&self.log.direct_subject())),
             Some(code) => Err(wire::direct_refused(code, &message)),
         }
     }

@@ -1,0 +1,150 @@
+//! Direct gets that no server takes, as in the first moments of a cluster.
+
+#![allow(clippy::unwrap_used)]
+
+use async_nats::Subscriber;
+use async_nats::jetstream::{self, stream};
+use cim_persistence::backend::nats::Connection;
+use cim_persistence::backend::{BackendError, Count, Matching, Position, ReadFrom};
+use cim_persistence::event::NonEmpty;
+use cim_persistence::event_log::{EventLog, LogQuery, NatsLog};
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::state::{Key, KeyValue, NatsKeyValue};
+use cim_persistence::subject::Pattern;
+use futures::future::{join, join_all};
+use futures::{StreamExt, TryStreamExt};
+
+/// Every read that any replica may answer.
+#[derive(Debug, Clone, Copy)]
+enum Read {
+    Get,
+    GetMany,
+    Newest,
+    Matching,
+    Count,
+    All,
+}
+
+const READS: [Read; 6] =
+    [Read::Get, Read::GetMany, Read::Newest, Read::Matching, Read::Count, Read::All];
+
+/// A bucket of one entry, which is read as a log as well.
+struct Bench {
+    jetstream: jetstream::Context,
+    bucket: NatsKeyValue,
+    log: NatsLog,
+    _server: PrivateServer,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let jetstream = jetstream::new(client.clone());
+        jetstream.create_stream(settings(true)).await.unwrap();
+        let stored = jetstream.publish("$KV.books.one", "1".into()).await.unwrap();
+        stored.await.unwrap();
+        let connection = Connection::from_client(client);
+        let bucket = NatsKeyValue::open(&connection, "books").await.unwrap();
+        let log = NatsLog::open(&connection, "KV_books").await.unwrap();
+        Self { jetstream, bucket, log, _server: server }
+    }
+
+    /// Lets the server take direct gets, or nobody.
+    async fn allow_direct(&self, allowed: bool) {
+        self.jetstream.update_stream(settings(allowed)).await.unwrap();
+    }
+
+    /// Whoever asks about the stream.
+    async fn asking(&self) -> Subscriber {
+        let client = self.jetstream.client();
+        let asking = client.subscribe("$JS.API.STREAM.INFO.KV_books").await.unwrap();
+        client.flush().await.unwrap();
+        asking
+    }
+
+    /// How many entries a read finds.
+    async fn find(&self, read: Read) -> Result<u64, BackendError> {
+        let keys = [Key::new("one").unwrap()];
+        let pattern = Pattern::parse(">").unwrap();
+        let patterns = NonEmpty::from_vec(vec![pattern.clone()]).unwrap();
+        Ok(match read {
+            Read::Get => {
+                u64::from(self.bucket.get(&keys[0], ReadFrom::Nearest).await?.value.is_some())
+            }
+            Read::GetMany => {
+                let slots = self.bucket.get_many(&keys).await?;
+                slots.iter().filter(|slot| slot.value.is_some()).count() as u64
+            }
+            Read::Newest => u64::from(self.bucket.newest(&pattern).await?.is_some()),
+            Read::Matching => match self.bucket.matching(&patterns).await? {
+                Matching::All(entries) => entries.len() as u64,
+                Matching::TooMany => panic!("there is one"),
+            },
+            Read::Count => match self.bucket.count(&patterns).await? {
+                Count::Exactly(count) => count,
+                more => panic!("there is one, not {more:?}"),
+            },
+            Read::All => {
+                let all = LogQuery { filter: None, after: Position::START };
+                let stored: Vec<_> = self.log.read(all).try_collect().await?;
+                stored.len() as u64
+            }
+        })
+    }
+}
+
+fn settings(allow_direct: bool) -> stream::Config {
+    stream::Config {
+        name: "KV_books".to_owned(),
+        subjects: vec!["$KV.books.>".to_owned()],
+        max_messages_per_subject: 1,
+        allow_direct,
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_nobody_takes_is_asked_again_until_somebody_does() {
+    let bench = Bench::start().await;
+    let mut asking = bench.asking().await;
+    for read in READS {
+        bench.allow_direct(false).await;
+        // Nobody took it, so it asks what is the matter.
+        let heard = async {
+            asking.next().await.unwrap();
+            bench.allow_direct(true).await;
+        };
+        let (found, ()) = join(bench.find(read), heard).await;
+        assert_eq!(found.unwrap(), 1, "{read:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_nobody_ever_takes_says_so() {
+    let bench = Bench::start().await;
+    bench.allow_direct(false).await;
+    let reads = READS.map(|read| bench.find(read));
+    for (read, found) in READS.into_iter().zip(join_all(reads).await) {
+        let subject = match read {
+            Read::Get => "$JS.API.DIRECT.GET.KV_books.$KV.books.one",
+            _ => "$JS.API.DIRECT.GET.KV_books",
+        };
+        let wanted =
+            format!("unavailable, nothing was stored: no server takes requests on {subject}");
+        assert_eq!(found.unwrap_err().to_string(), wanted, "{read:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_of_a_stream_that_is_gone_says_so() {
+    let bench = Bench::start().await;
+    bench.jetstream.delete_stream("KV_books").await.unwrap();
+    for read in READS {
+        assert_eq!(
+            bench.find(read).await.unwrap_err().to_string(),
+            "stream KV_books does not exist; provision it or check the configured name",
+            "{read:?}"
+        );
+    }
+}
