@@ -53,7 +53,8 @@ async fn counters(context: &str) -> (PrivateServer, Repository<Counter>) {
     (server, counters)
 }
 
-/// Two saves of which the second is refused, two loads of which the second finds nothing, one transaction.
+/// Two saves of which the second is refused, two loads of which the second finds nothing, two transactions of which the
+/// second is refused.
 async fn work(counters: &Repository<Counter>) {
     let visits = Counter::new(&"visits".to_owned());
     counters.save(&visits, vec![Counted], SaveOptions::default()).await.unwrap();
@@ -62,6 +63,8 @@ async fn work(counters: &Repository<Counter>) {
     counters.load(&"nothing".into(), LoadOptions::default()).await.unwrap_err();
     let count = |_: &Counter| Ok::<_, std::convert::Infallible>([Counted]);
     counters.transact(&"visits".into(), count).await.unwrap();
+    let refuse = |_: &Counter| Err::<[Counted; 0], _>("enough");
+    counters.transact(&"visits".into(), refuse).await.unwrap_err();
     counters.context().flush().await;
 }
 
@@ -172,9 +175,17 @@ async fn spans_carry_the_fields_one_searches_for() {
     let [loaded, missing] = of("load")[..] else { panic!("two loads") };
     assert_eq!((loaded["id"].as_str(), loaded["version"].as_str()), ("visits", "1"));
     assert_eq!(missing["id"], "nothing");
-    let [transacted] = of("transact_with")[..] else { panic!("one transaction") };
-    for (field, value) in [("id", "visits"), ("version", "2"), ("position", "2"), ("attempts", "1")]
-    {
+    let [transacted, refused] = of("transact_with")[..] else { panic!("two transactions") };
+    for (field, value) in [
+        ("id", "visits"),
+        ("version", "2"),
+        ("position", "2"),
+        ("attempts", "1"),
+        ("outcome", "stored"),
+    ] {
         assert_eq!(transacted.get(field).map(String::as_str), Some(value), "{field}");
+    }
+    for (field, value) in [("id", "visits"), ("attempts", "1"), ("outcome", "rejected")] {
+        assert_eq!(refused.get(field).map(String::as_str), Some(value), "{field}");
     }
 }

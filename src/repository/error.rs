@@ -66,8 +66,10 @@ pub enum RepositoryError {
         /// The limit that was given.
         limit: usize,
     },
-    /// The aggregate's state cannot be encoded. The events are stored all the same.
-    #[error("the state of {aggregate_type} {id} cannot be encoded: {reason}")]
+    /// The aggregate's state cannot be encoded. What was saved is stored all the same. Change the state's type.
+    #[error(
+        "the state of {aggregate_type} {id} cannot be encoded, its events are stored all the same: {reason}"
+    )]
     State {
         /// The kind of aggregate.
         aggregate_type: String,

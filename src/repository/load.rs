@@ -71,7 +71,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         options: LoadOptions,
     ) -> Result<(A, AggregateMetadata), RepositoryError> {
         let key = id.to_aggregate_id()?;
-        tracing::Span::current().record("id", key.as_str());
+        tracing::Span::current().record("id", tracing::field::display(&key));
         let rules = Rules {
             freshness: options.freshness,
             use_snapshot: options.use_snapshot,
@@ -124,6 +124,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         {
             return Ok(Arc::clone(&cached.loaded));
         }
+        let asked = Instant::now();
         let from = match rules.freshness {
             Freshness::Latest => ReadFrom::Leader,
             Freshness::Current | Freshness::Cached(_) => ReadFrom::Nearest,
@@ -148,7 +149,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 Arc::new(Box::pin(self.replayed(id, key, rules)).await?)
             }
         };
-        self.remember(key, &loaded, Instant::now());
+        self.remember(key, &loaded, asked);
         Ok(loaded)
     }
 

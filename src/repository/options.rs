@@ -32,7 +32,8 @@ use crate::subject::{AggregateId, AggregateType, Subject};
 pub struct SaveOptions {
     /// The version the aggregate must have. Default: none, so a save without options creates.
     pub expected_version: ExpectedVersion,
-    /// Whether a snapshot of the new version is taken, before the call returns.
+    /// Whether a snapshot of the new version is taken, before the call returns. When that fails it is logged and counted, and
+    /// the call succeeds all the same, for the events are stored.
     pub create_snapshot: bool,
     /// Free text that is stored with each event.
     pub metadata: Metadata,
@@ -118,8 +119,8 @@ impl Default for LoadOptions {
 pub struct TransactOptions {
     /// How often it is tried in all when others commit in between. Default 10.
     pub attempts: u32,
-    /// How new the state of the first decision must be. A rejection is never made on state that was not compared
-    /// with the stream.
+    /// How new the state of the first decision must be. A rejection, and a decision without events, stand only on state that
+    /// the stream's leader says is the newest.
     pub freshness: Freshness,
     /// What is stored with the events. Its `expected_version` is not used.
     pub save: SaveOptions,

@@ -25,7 +25,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ///
     /// Of `aggregate` only the id is read; it does not matter whether the events were applied to it already. The state
     /// that is cached and kept is replayed from the events. One round trip when the aggregate is cached or new, else
-    /// one before it to load. The state is written behind; a snapshot, if asked for, before the call returns.
+    /// one before it to load. The state is written behind; a snapshot, if asked for, before the call returns: when that
+    /// fails it is logged and counted, for the events are stored.
     ///
     /// # Errors
     /// [`RepositoryError::VersionConflict`] when the aggregate has another version than
@@ -46,7 +47,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         self.trace(&key, &result);
         let loaded = result?;
         if options.create_snapshot {
-            Box::pin(self.write_snapshot(&key, &loaded)).await?;
+            Box::pin(self.snapshot_asked_for(&key, &loaded)).await;
         }
         self.describe(&key, &loaded)
     }
@@ -54,7 +55,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Marks the aggregate as deleted, by a tombstone at the end of its history. Loading it says then that it is not
     /// found; its history stays. Events saved later with the tombstone's version begin it anew.
     ///
-    /// With the default options whatever version there is gets deleted.
+    /// With the default options, which expect no version, whatever version there is gets deleted. Two round trips, the first
+    /// to the stream's leader; no snapshot is taken.
     ///
     /// # Errors
     /// [`RepositoryError::NotFound`] when it does not exist; else as [`save`](Self::save).
@@ -73,7 +75,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         };
         let tombstone = [(EventType::new(TOMBSTONE)?, 1, &())];
         let result = self
-            .attempts(id, &key, expected, |mut base| {
+            .attempts(id, &key, (expected, Freshness::Latest), |mut base| {
                 if !base.exists() {
                     return Err(self.not_found(&key, &base));
                 }
@@ -98,26 +100,26 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             return Err(RepositoryError::NoEvents);
         }
         let info = options.info();
-        self.attempts(id, key, options.expected_version, |base| {
+        self.attempts(id, key, (options.expected_version, Freshness::Current), |base| {
             self.decided(key, base, events, &info)
         })
         .await
     }
 
     /// Loads what the expectation asks for, prepares a commit on it and stores it; again and again if nothing in
-    /// particular is expected.
+    /// particular is expected. Then it is loaded as new as that.
     async fn attempts(
         &self,
         id: &A::Id,
         key: &AggregateId,
-        expected: ExpectedVersion,
+        (expected, freshness): (ExpectedVersion, Freshness),
         prepare: impl Fn(Arc<Loaded<A>>) -> Result<Prepared<A>, RepositoryError>,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
         let mut conflict = None;
         let mut attempts = if expected.is_any() { ANY_ATTEMPTS } else { 1 };
         loop {
             let base = match conflict.take() {
-                None => self.base(id, key, expected).await?,
+                None => self.base(id, key, expected, freshness).await?,
                 // Boxed like all that a save seldom needs, because it would make the future of every save large.
                 Some(before) => Box::pin(self.overtaken(id, key, before)).await?,
             };
@@ -142,13 +144,14 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         id: &A::Id,
         key: &AggregateId,
         expected: ExpectedVersion,
+        freshness: Freshness,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
         let version = match expected {
             ExpectedVersion::NoStream | ExpectedVersion::Exact(0) => {
                 return Ok(Arc::new(Loaded::empty(id)));
             }
             ExpectedVersion::Any => {
-                return Box::pin(self.current(id, key, Rules::of(Freshness::Current))).await;
+                return Box::pin(self.current(id, key, Rules::of(freshness))).await;
             }
             ExpectedVersion::Exact(version) => version,
         };
@@ -220,8 +223,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             result
         })
         .await;
-        let ended = Instant::now();
-        metrics::histogram!("cim_save_seconds").record((ended - begun).as_secs_f64());
+        metrics::histogram!("cim_save_seconds").record(begun.elapsed().as_secs_f64());
         let stored = match result {
             Ok(stored) => stored,
             Err(error) => {
@@ -232,7 +234,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         };
         metrics::counter!("cim_saves_total", "outcome" => "ok").increment(1);
         Arc::make_mut(&mut loaded).head.position = stored.last;
-        self.remember(key, &loaded, ended);
+        self.remember(key, &loaded, begun);
         self.keep(key, &loaded);
         self.snapshot_if_due(key, before, &loaded);
         Ok(loaded)
@@ -255,7 +257,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
 
     fn trace(&self, key: &AggregateId, result: &Result<Arc<Loaded<A>>, RepositoryError>) {
         let span = tracing::Span::current();
-        span.record("id", key.as_str());
+        span.record("id", tracing::field::display(key));
         match result {
             Ok(loaded) => {
                 span.record("version", loaded.head.version);

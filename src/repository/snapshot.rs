@@ -32,7 +32,23 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         self.write_snapshot(&key, &loaded).await
     }
 
-    pub(super) async fn write_snapshot(
+    /// Takes the snapshot that was asked for with a commit. Without it the commit is stored all the same, and whoever were told
+    /// of a failure might commit again.
+    pub(super) async fn snapshot_asked_for(&self, key: &AggregateId, loaded: &Loaded<A>) {
+        if let Err(error) = self.write_snapshot(key, loaded).await {
+            metrics::counter!("cim_snapshots_failed_total").increment(1);
+            tracing::warn!(
+                context = %self.context.scheme().context(),
+                aggregate = %self.aggregate,
+                id = %key,
+                version = loaded.head.version,
+                %error,
+                "the events are stored, the snapshot that was asked for with them is not"
+            );
+        }
+    }
+
+    async fn write_snapshot(
         &self,
         key: &AggregateId,
         loaded: &Loaded<A>,

@@ -8,7 +8,7 @@ use super::{
     Aggregate, Freshness, Handle, IntoDecision, Repository, RepositoryError, TransactError,
     TransactOptions,
 };
-use crate::backend::Position;
+use crate::backend::{Position, ReadFrom};
 use crate::store::StoreError;
 use crate::subject::{AggregateId, Identity};
 
@@ -34,6 +34,18 @@ enum Attempt<R> {
     Conflict,
 }
 
+/// Whether nothing was to be stored, so that no guard has shown whether the state was the newest.
+fn rests_on_reading<R, E>(outcome: &Result<Attempt<R>, TransactError<E>>) -> bool {
+    match outcome {
+        Ok(Attempt::Done(done)) => done.events == 0,
+        Ok(Attempt::Conflict) => false,
+        Err(TransactError::Rejected(_)) => true,
+        Err(TransactError::Repository(error)) => {
+            matches!(error, RepositoryError::Transition { .. } | RepositoryError::NotFound { .. })
+        }
+    }
+}
+
 impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Loads an aggregate, decides on it and stores the events of the decision; when others commit in between it loads
     /// and decides again, at most ten times in all.
@@ -41,6 +53,10 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// The decision gets the aggregate's state, that of a new one when it has no events, and returns events, events with
     /// a reply, or a rejection. It is pure and may be called several times. No events mean that nothing is stored. Two
     /// round trips when nobody interferes.
+    ///
+    /// Events are guarded by the version they were decided on. A rejection, and a decision without events, have no commit
+    /// that would show that the state was not the newest: they stand only when the stream's leader, in one round trip more,
+    /// says that it was, and else are decided again.
     ///
     /// # Errors
     /// [`TransactError::Rejected`] with the decision's rejection; [`RepositoryError::Transition`] when the decision leads to a
@@ -101,57 +117,73 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     where
         D: IntoDecision<A::Event>,
     {
-        let key = id.to_aggregate_id().map_err(RepositoryError::from)?;
+        let mut attempts = 1;
+        let result = self.decided_and_stored(id, &options, &mut attempts, &mut decide).await;
         let span = tracing::Span::current();
-        span.record("id", key.as_str());
-        let mut freshness = options.freshness;
-        let mut conflict = None;
-        let mut attempt = 1;
+        span.record("attempts", attempts);
+        match &result {
+            Ok(done) => {
+                span.record("version", done.version);
+                span.record("position", done.position.get());
+                span.record("outcome", if done.events > 0 { "stored" } else { "nothing to do" });
+            }
+            Err(TransactError::Rejected(_)) => drop(span.record("outcome", "rejected")),
+            Err(TransactError::Repository(error)) => {
+                span.record("outcome", tracing::field::display(error));
+            }
+        }
+        result
+    }
+
+    async fn decided_and_stored<D, R>(
+        &self,
+        id: &A::Id,
+        options: &TransactOptions,
+        attempts: &mut u32,
+        decide: &mut impl FnMut(&A) -> Result<D, R>,
+    ) -> Result<Transacted<D::Reply>, TransactError<R>>
+    where
+        D: IntoDecision<A::Event>,
+    {
+        let key = id.to_aggregate_id().map_err(RepositoryError::from)?;
+        tracing::Span::current().record("id", tracing::field::display(&key));
+        let (mut freshness, mut conflict) = (options.freshness, None);
         loop {
             let base = match conflict.take() {
                 None => self.current(id, &key, Rules::of(freshness)).await?,
                 Some(before) => self.overtaken(id, &key, before).await?,
             };
-            if base.deleted {
-                if matches!(freshness, Freshness::Cached(_)) {
-                    freshness = Freshness::Current;
-                    continue;
-                }
-                return Err(self.not_found(&key, &base).into());
+            let outcome = self.attempt(&key, &base, options, *attempts, decide).await;
+            if rests_on_reading(&outcome)
+                && freshness != Freshness::Latest
+                && !self.is_newest(&key, &base).await?
+            {
+                freshness = Freshness::Latest;
+                continue;
             }
-            match self.attempt(&key, &base, &options, attempt, &mut decide).await {
-                // What the cache says without a look at the stream is no ground for a no.
-                Err(
-                    TransactError::Rejected(_)
-                    | TransactError::Repository(RepositoryError::Transition { .. }),
-                ) if matches!(freshness, Freshness::Cached(_)) => {
-                    freshness = Freshness::Current;
-                }
-                Ok(Attempt::Conflict) if attempt >= options.attempts => {
+            match outcome? {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Conflict if *attempts >= options.attempts => {
                     return Err(self.explained(&key, base.head.version).await.into());
                 }
-                Ok(Attempt::Conflict) => {
+                Attempt::Conflict => {
                     freshness = Freshness::Latest;
                     conflict = Some(base.head.position);
-                    attempt += 1;
-                }
-                Ok(Attempt::Done(done)) => {
-                    span.record(
-                        "outcome",
-                        if done.events > 0 { "stored" } else { "nothing to do" },
-                    );
-                    span.record("version", done.version);
-                    span.record("position", done.position.get());
-                    span.record("attempts", attempt);
-                    return Ok(done);
-                }
-                Err(error) => {
-                    let rejected = matches!(error, TransactError::Rejected(_));
-                    span.record("outcome", if rejected { "rejected" } else { "error" });
-                    return Err(error);
+                    *attempts += 1;
                 }
             }
         }
+    }
+
+    /// Whether nothing was stored after this state, as the stream's leader sees it. One round trip.
+    async fn is_newest(
+        &self,
+        key: &AggregateId,
+        loaded: &Loaded<A>,
+    ) -> Result<bool, RepositoryError> {
+        let last = self.context.last_message(&self.aggregate, key, ReadFrom::Leader).await?;
+        let last = last.map_or(Position::START, |message| message.position);
+        Ok(last == loaded.head.position)
     }
 
     async fn attempt<D, R>(
@@ -165,6 +197,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     where
         D: IntoDecision<A::Event>,
     {
+        if base.deleted {
+            return Err(self.not_found(key, base).into());
+        }
         let (events, reply) = decide(&base.state).map_err(TransactError::Rejected)?.into_decision();
         let count = events.len();
         if events.is_empty() {
@@ -179,7 +214,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             Err(error) => return Err(error.into()),
         };
         if options.save.create_snapshot {
-            self.write_snapshot(key, &loaded).await?;
+            self.snapshot_asked_for(key, &loaded).await;
         }
         let (version, position) = (loaded.head.version, loaded.head.position);
         Ok(Attempt::Done(Transacted { reply, version, position, events: count, attempts }))

@@ -15,4 +15,5 @@ mod query;
 mod rows;
 mod save;
 mod snapshots;
+mod stale;
 mod transact;
