@@ -1,6 +1,8 @@
-//! Direct gets that no server takes, as in the first moments of a cluster.
+//! Direct gets that no server takes, as in the first moments of a cluster, or answers.
 
 #![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
 
 use async_nats::Subscriber;
 use async_nats::jetstream::{self, stream};
@@ -13,6 +15,7 @@ use cim_persistence::state::{Key, KeyValue, NatsKeyValue};
 use cim_persistence::subject::Pattern;
 use futures::future::{join, join_all};
 use futures::{StreamExt, TryStreamExt};
+use tokio::time::timeout;
 
 /// Every read that any replica may answer.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +31,14 @@ enum Read {
 const READS: [Read; 6] =
     [Read::Get, Read::GetMany, Read::Newest, Read::Matching, Read::Count, Read::All];
 
+const TIMEOUT: Duration = Duration::from_millis(500);
+
 /// A bucket of one entry, which is read as a log as well.
 struct Bench {
     jetstream: jetstream::Context,
     bucket: NatsKeyValue,
     log: NatsLog,
-    _server: PrivateServer,
+    server: PrivateServer,
 }
 
 impl Bench {
@@ -44,10 +49,10 @@ impl Bench {
         jetstream.create_stream(settings(true)).await.unwrap();
         let stored = jetstream.publish("$KV.books.one", "1".into()).await.unwrap();
         stored.await.unwrap();
-        let connection = Connection::from_client(client);
+        let connection = Connection::from_client(client).with_timeout(TIMEOUT);
         let bucket = NatsKeyValue::open(&connection, "books").await.unwrap();
         let log = NatsLog::open(&connection, "KV_books").await.unwrap();
-        Self { jetstream, bucket, log, _server: server }
+        Self { jetstream, bucket, log, server }
     }
 
     /// Lets the server take direct gets, or nobody.
@@ -147,4 +152,26 @@ async fn a_read_of_a_stream_that_is_gone_says_so() {
             "{read:?}"
         );
     }
+}
+
+/// More than the client lets wait for a connection.
+const CALLERS: usize = 3000;
+
+#[tokio::test]
+async fn every_read_ends_in_its_time_while_there_is_no_server() {
+    let mut bench = Bench::start().await;
+    bench.server.kill();
+    let reads = (0..CALLERS).map(|_| bench.find(Read::Get));
+    let reads = timeout(60 * TIMEOUT, join_all(reads)).await.expect("no read waits for the server");
+    let subject = "$JS.API.DIRECT.GET.KV_books.$KV.books.one";
+    let wanted =
+        format!("unavailable, nothing was stored: no answer to a request on {subject} in 500ms");
+    for read in reads {
+        assert_eq!(read.unwrap_err().to_string(), wanted);
+    }
+    let found = timeout(60 * TIMEOUT, bench.find(Read::GetMany)).await.unwrap();
+    assert_eq!(
+        found.unwrap_err().to_string(),
+        "unavailable, nothing was stored: subscribing to answers: no connection"
+    );
 }

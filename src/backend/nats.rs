@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_nats::header::HeaderMap;
-use async_nats::{Client, Message, Request, RequestErrorKind, ToSubject};
+use async_nats::{Client, Message, Request, RequestErrorKind, Subscriber, ToSubject};
 use bytes::Bytes;
 use tokio::time::timeout;
 
@@ -136,7 +136,24 @@ impl Connection {
     /// For what is sent without [`request`](Self::request) and stays unanswered for its timeout: then it was refused
     /// and nothing was stored.
     pub(crate) fn denied(&self, subject: &str) -> Option<String> {
-        self.denials.as_ref()?.within(self.timeout * 2, subject)
+        self.denials.as_ref()?.within(self.timeout.saturating_mul(2), subject)
+    }
+
+    /// As [`denied`](Self::denied), for a message that was not stored because of it. Where only the answers are refused, it
+    /// may be.
+    pub(crate) fn denied_to_publish(&self, subject: &str) -> Option<String> {
+        self.denials.as_ref()?.published_within(self.timeout.saturating_mul(2), subject)
+    }
+
+    /// Subscribes, if that leaves within [`timeout`](Self::timeout): it does not while there is no connection and more waits
+    /// to leave than the client holds. No round trip.
+    pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, BackendError> {
+        let failed =
+            |detail: String| BackendError::unavailable(format!("subscribing to answers: {detail}"));
+        match timeout(self.timeout, self.client.subscribe(subject)).await {
+            Ok(subscribed) => subscribed.map_err(|error| failed(error.to_string())),
+            Err(_) => Err(failed("no connection".to_owned())),
+        }
     }
 
     /// Sends one request and waits for its answer, at most [`timeout`](Self::timeout).
@@ -146,12 +163,21 @@ impl Connection {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<Message, BackendError> {
-        let mut request = Request::new().payload(payload).timeout(Some(self.timeout));
+        // The client's own timeout does not begin before the request has a place among what waits to leave.
+        let mut request = Request::new().payload(payload).timeout(None);
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        let answer = pin!(self.client.send_request(Wire(subject), request));
-        self.unless_refused(subject, answer).await?.map_err(|error| request_failed(subject, error))
+        let answer = self.client.send_request(Wire(subject), request);
+        let answer = pin!(timeout(self.timeout, answer));
+        match self.unless_refused(subject, answer).await? {
+            Ok(answer) => answer.map_err(|error| request_failed(subject, error)),
+            Err(_) => {
+                let waited = self.timeout;
+                let detail = format!("no answer to a request on {subject} in {waited:?}");
+                Err(BackendError::unknown(detail))
+            }
+        }
     }
 
     /// What publishes single messages on this connection: what many callers publish at once leaves together. No round trip

@@ -72,7 +72,7 @@ impl NatsLog {
             Some((filter, offset)) => json!({ "subjects_filter": filter, "offset": offset }),
             None => json!({}),
         };
-        self.api("STREAM.INFO", payload).await
+        self.api("STREAM.INFO", payload).await.map_err(wire::unread)
     }
 
     /// The last sequence, which may be one within a batch that is being stored. One round trip, answered by the leader.
@@ -131,7 +131,7 @@ impl NatsLog {
                     Box::pin(self.unheard(attempts)).await?;
                     attempts += 1;
                 }
-                answer => return wire::direct_answer(answer?),
+                answer => return wire::direct_answer(answer.map_err(wire::unread)?),
             }
         }
     }
@@ -152,7 +152,7 @@ impl NatsLog {
         match self.api::<wire::LeaderAnswer>("STREAM.MSG.GET", request).await {
             Ok(answer) => answer.message.into_stored().map(Some),
             Err(BackendError::NotFound { what }) if what == wire::NO_MESSAGE => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(wire::unread(error)),
         }
     }
 
@@ -211,10 +211,25 @@ impl NatsLog {
             return error;
         }
         let denied = |subject: &Subject| {
-            let detail = self.connection.denied(subject.as_str())?;
+            let detail = self.connection.denied_to_publish(subject.as_str())?;
             Some(BackendError::Denied { subject: subject.to_string(), detail })
         };
         subjects.iter().find_map(denied).unwrap_or(error)
+    }
+
+    /// A write that got no answer is not proven to have failed, unless the server refused the message itself.
+    fn unproven(&self, subject: &Subject, error: BackendError) -> BackendError {
+        match error {
+            BackendError::Unavailable { detail, source } => {
+                BackendError::Unknown { detail, source }
+            }
+            BackendError::Denied { detail, .. }
+                if self.connection.denied_to_publish(subject.as_str()).is_none() =>
+            {
+                BackendError::unknown(detail)
+            }
+            error => error,
+        }
     }
 
     /// Sends a message of a batch, to which there is no answer before the last one.
@@ -243,7 +258,7 @@ impl NatsLog {
             .connection
             .request(message.subject.as_str(), Some(headers), message.payload.clone())
             .await
-            .map_err(wire::unproven)?;
+            .map_err(|error| self.unproven(&message.subject, error))?;
         wire::ack(&self.stream, &answer.payload)
     }
 }
@@ -261,7 +276,8 @@ impl EventLog for NatsLog {
             let publisher = self.connection.publisher().await?;
             let sent = self.leave(&publisher, &message)?;
             let answer = self.connection.answer(message.subject.as_str(), sent).await;
-            wire::ack(&self.stream, &answer.map_err(wire::unproven)?)
+            let answer = answer.map_err(|error| self.unproven(&message.subject, error))?;
+            wire::ack(&self.stream, &answer)
         }
         .boxed()
     }

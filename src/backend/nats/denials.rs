@@ -64,18 +64,21 @@ impl Denials {
         seen.inbox = None;
     }
 
-    /// What the server said about `subject` at `since` or later.
+    /// What the server said about `subject`, or about answers, at `since` or later.
     pub(super) fn since(&self, since: Instant, subject: &str) -> Option<String> {
         let seen = self.lock();
-        let newest_first = seen.recent.iter().rev().take_while(|denial| denial.at >= since);
-        let mut about = newest_first.filter(|denial| denial.subject == subject);
-        about.next().map(|denial| denial.text.clone()).or_else(|| seen.inbox.clone())
+        seen.about(Some(since), subject).or_else(|| seen.inbox.clone())
     }
 
-    /// What the server said about `subject` within the last `age`.
+    /// What the server said about `subject`, or about answers, within the last `age`.
     pub(super) fn within(&self, age: Duration, subject: &str) -> Option<String> {
-        let now = Instant::now();
-        self.since(now.checked_sub(age).unwrap_or(now), subject)
+        let seen = self.lock();
+        seen.about(Instant::now().checked_sub(age), subject).or_else(|| seen.inbox.clone())
+    }
+
+    /// What the server said about `subject` itself within the last `age`.
+    pub(super) fn published_within(&self, age: Duration, subject: &str) -> Option<String> {
+        self.lock().about(Instant::now().checked_sub(age), subject)
     }
 
     /// Waits until the server refuses `subject`; for ever when it does not.
@@ -94,6 +97,16 @@ impl Denials {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// What the server said about `subject` at `since` or later; at any time where `since` lies before all times.
+    fn about(&self, since: Option<Instant>, subject: &str) -> Option<String> {
+        let recent = |denial: &&Denial| since.is_none_or(|since| denial.at >= since);
+        let mut newest_first = self.recent.iter().rev().take_while(recent);
+        let about = newest_first.find(|denial| denial.subject == subject);
+        about.map(|denial| denial.text.clone())
     }
 }
 
@@ -144,6 +157,8 @@ mod tests {
         assert_eq!(denials.within(LONG, "a"), None);
         denials.note(text);
         assert_eq!(denials.since(Instant::now(), "a").as_deref(), Some(text));
+        assert_eq!(denials.within(LONG, "a").as_deref(), Some(text));
+        assert_eq!(denials.published_within(LONG, "a"), None, "a message is stored all the same");
     }
 
     #[test]

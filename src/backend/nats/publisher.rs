@@ -7,14 +7,17 @@
 //! looks for all callers whether they have waited too long: a timer for each would be set and removed with every message,
 //! among those of others, whose memory has long left the processor's cache. Only callers on another runtime have their own.
 
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber, ToSubject};
 use bytes::Bytes;
 use foldhash::HashMap;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, poll};
 use tokio::runtime::{self, Handle};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
@@ -32,6 +35,9 @@ fn enough(waiting: usize) -> usize {
 
 /// The most answers that are looked up at once.
 const MOST_ANSWERS: usize = 64;
+
+/// More messages than usually wait to leave.
+const MANY: usize = 1024;
 
 /// Sends messages to streams on one connection, and gives their answers to those who wait. Three tasks do that until it is
 /// dropped.
@@ -62,8 +68,10 @@ struct State {
     /// When it is looked next who has waited too long: no later than the first of them has.
     alarm: Option<Instant>,
     /// What the client does not have yet.
-    leaving: Vec<Outgoing>,
+    leaving: VecDeque<Outgoing>,
     last_number: u64,
+    /// Callers have gone whose messages may not have left.
+    gone: bool,
     /// The runtime of the tasks has ended, or the publisher was dropped.
     closed: bool,
 }
@@ -97,6 +105,16 @@ struct Outgoing {
     payload: Bytes,
 }
 
+impl State {
+    /// Forgets the messages of callers that have gone, once they are the most of many: while there is no connection nothing
+    /// leaves, and callers come and go.
+    fn forget_left(&mut self) {
+        if self.leaving.len() > MANY && self.leaving.len() > 2 * self.waiting.len() {
+            self.leaving.retain(|message| self.waiting.contains_key(&message.number));
+        }
+    }
+}
+
 impl Publisher {
     /// Starts the tasks on the current runtime.
     pub(super) async fn start(client: &Client) -> Result<Self, BackendError> {
@@ -104,12 +122,7 @@ impl Publisher {
         let answers = client.subscribe(format!("{inbox}*")).await.map_err(|error| {
             BackendError::unavailable(format!("subscribing to acknowledgements: {error}"))
         })?;
-        let desk = Arc::new(Desk {
-            inbox,
-            state: Mutex::default(),
-            woken: Notify::new(),
-            set: Notify::new(),
-        });
+        let desk = Arc::new(Desk::new(inbox));
         let tasks = [
             tokio::spawn(send_all(Arc::clone(&desk), client.clone())),
             tokio::spawn(receive_all(Arc::clone(&desk), answers)),
@@ -197,7 +210,8 @@ impl Sent {
 impl Drop for Sent {
     fn drop(&mut self) {
         if !self.is_served {
-            self.desk.state().waiting.remove(&self.number);
+            let mut state = self.desk.state();
+            state.gone |= state.waiting.remove(&self.number).is_some();
         }
     }
 }
@@ -213,6 +227,10 @@ fn not_sent(subject: &str, error: &PublishError) -> BackendError {
 }
 
 impl Desk {
+    fn new(inbox: String) -> Self {
+        Self { inbox, state: Mutex::default(), woken: Notify::new(), set: Notify::new() }
+    }
+
     /// Puts a message where it is sent from, and gives out the caller's number.
     fn enter(&self, subject: Subject, headers: HeaderMap, payload: Bytes, waiting: Waiting) -> u64 {
         let mut state = self.state();
@@ -221,12 +239,13 @@ impl Desk {
         if state.closed {
             return number;
         }
+        state.forget_left();
         let is_first = is_before(waiting.deadline, state.alarm);
         if is_first {
             state.alarm = waiting.deadline;
         }
         state.waiting.insert(number, waiting);
-        state.leaving.push(Outgoing { number, subject, headers, payload });
+        state.leaving.push_back(Outgoing { number, subject, headers, payload });
         let leaving = state.leaving.len();
         let is_enough = leaving >= enough(state.waiting.len());
         drop(state);
@@ -248,10 +267,18 @@ impl Desk {
 
     /// Puts what is to leave now into an empty list, whose room is used next. Callers that have gone do not want their
     /// messages sent any more.
-    fn take(&self, leaving: &mut Vec<Outgoing>) {
+    fn take(&self, leaving: &mut VecDeque<Outgoing>) {
         let mut state = self.state();
         std::mem::swap(leaving, &mut state.leaving);
         leaving.retain(|message| state.waiting.contains_key(&message.number));
+    }
+
+    /// Takes out what is not wanted any more of what was to leave.
+    fn keep_wanted(&self, leaving: &mut VecDeque<Outgoing>) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.gone) {
+            leaving.retain(|message| state.waiting.contains_key(&message.number));
+        }
     }
 
     fn fail(&self, number: u64, error: PublishError) {
@@ -265,9 +292,11 @@ impl Desk {
     fn give_up(&self, now: Instant) {
         let mut state = self.state();
         let is_late = |_: &u64, waiting: &mut Waiting| waiting.deadline.is_some_and(|d| d <= now);
+        let before = state.waiting.len();
         for (_, late) in state.waiting.extract_if(is_late) {
             let _ = late.caller.send(Err(Unanswered::Late));
         }
+        state.gone |= state.waiting.len() < before;
         state.alarm = state.waiting.values().filter_map(|waiting| waiting.deadline).min();
     }
 
@@ -320,7 +349,7 @@ impl ToSubject for Numbered<'_> {
 }
 
 async fn send_all(desk: Arc<Desk>, client: Client) {
-    let mut leaving = Vec::new();
+    let mut leaving = VecDeque::new();
     loop {
         desk.woken.notified().await;
         if desk.may_wait() {
@@ -332,10 +361,19 @@ async fn send_all(desk: Arc<Desk>, client: Client) {
             }
         }
         desk.take(&mut leaving);
-        for Outgoing { number, subject, headers, payload } in leaving.drain(..) {
+        while let Some(Outgoing { number, subject, headers, payload }) = leaving.pop_front() {
             let (subject, reply) = (Wire(subject.as_str()), Numbered(&desk.inbox, number));
-            let sent =
-                client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
+            let mut sending =
+                pin!(client.publish_with_reply_and_headers(subject, reply, headers, payload));
+            let sent = match poll!(&mut sending) {
+                Poll::Ready(sent) => sent,
+                // The client holds no more, as while there is no connection. Callers may give up meanwhile.
+                Poll::Pending => {
+                    let sent = sending.await;
+                    desk.keep_wanted(&mut leaving);
+                    sent
+                }
+            };
             if let Err(error) = sent {
                 desk.fail(number, error);
             }
@@ -367,5 +405,51 @@ async fn watch_all(desk: Open) {
                 () = desk.set.notified() => {}
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(desk: &Desk) -> (u64, oneshot::Receiver<Answer>) {
+        let (caller, answer) = oneshot::channel();
+        let waiting = Waiting { caller, deadline: None };
+        let (subject, headers) = (Subject::trusted("a.b"), HeaderMap::new());
+        (desk.enter(subject, headers, Bytes::new(), waiting), answer)
+    }
+
+    #[test]
+    fn callers_that_go_while_nothing_leaves_leave_little_behind() {
+        let desk = Arc::new(Desk::new("inbox.".to_owned()));
+        let (patient, _answer) = enter(&desk);
+        for _ in 0..10 * MANY {
+            let (number, answer) = enter(&desk);
+            let (desk, patience) = (Arc::clone(&desk), Duration::MAX);
+            drop(Sent { desk, number, answer, patience, is_watched: true, is_served: false });
+        }
+        let state = desk.state();
+        assert!(state.leaving.len() <= MANY + 1, "{} are left", state.leaving.len());
+        assert_eq!(state.leaving.front().map(|message| message.number), Some(patient));
+    }
+
+    #[test]
+    fn what_was_taken_to_be_sent_is_forgotten_with_its_caller() {
+        let desk = Arc::new(Desk::new("inbox.".to_owned()));
+        let (number, answer) = enter(&desk);
+        let (patient, _answer) = enter(&desk);
+        let mut leaving = VecDeque::new();
+        desk.take(&mut leaving);
+        let patience = Duration::MAX;
+        drop(Sent {
+            desk: Arc::clone(&desk),
+            number,
+            answer,
+            patience,
+            is_watched: true,
+            is_served: false,
+        });
+        desk.keep_wanted(&mut leaving);
+        assert_eq!(leaving.iter().map(|message| message.number).collect::<Vec<_>>(), [patient]);
     }
 }

@@ -75,10 +75,14 @@ impl Gatherer {
     /// that it leaves to the next.
     async fn fill(&mut self, send: mpsc::UnboundedSender<NewMessage>) -> Vec<Job> {
         let (expected, Patience { for_next, for_all }) = self.load.worth_waiting_for();
-        let mut batch = Batch::new(self.log.limits().max_batch_messages, expected);
+        let limit = self.log.limits().max_batch_messages;
+        let mut batch = Batch::new(limit, expected);
         let last = Instant::now() + for_all;
         loop {
-            while let Ok(job) = self.jobs.try_recv() {
+            // No more than a batch holds: further callers wait for a place in the channel.
+            while self.waiting.len() < limit
+                && let Ok(job) = self.jobs.try_recv()
+            {
                 self.waiting.push_back(job);
             }
             while !batch.is_full
@@ -86,7 +90,7 @@ impl Gatherer {
             {
                 batch.add(job, &send);
             }
-            if batch.is_full {
+            if batch.is_full || batch.left.len() >= limit {
                 break;
             }
             let first = if batch.known() < expected {

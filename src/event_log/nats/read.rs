@@ -50,12 +50,8 @@ enum Piece {
 
 impl Channel {
     async fn open(log: NatsLog) -> Result<Self, BackendError> {
-        let client = log.connection.client();
-        let inbox = client.new_inbox();
-        let answers = client
-            .subscribe(format!("{inbox}.*"))
-            .await
-            .map_err(|e| BackendError::unavailable(format!("subscribing for a read: {e}")))?;
+        let inbox = log.connection.client().new_inbox();
+        let answers = log.connection.subscribe(format!("{inbox}.*")).await?;
         let (request, asked, unheard, last) = (0, Bytes::new(), 0, Position::START);
         Ok(Self { log, inbox, answers, request, asked, unheard, last })
     }

@@ -85,10 +85,10 @@ fn write_refused(stream: &str, error: &ApiError) -> BackendError {
     }
 }
 
-/// A write that got no answer is not proven to have failed, whatever the reason.
-pub(super) fn unproven(error: BackendError) -> BackendError {
+/// A read that got no answer leaves nothing unknown.
+pub(super) fn unread(error: BackendError) -> BackendError {
     match error {
-        BackendError::Unavailable { detail, source } => BackendError::Unknown { detail, source },
+        BackendError::Unknown { detail, source } => BackendError::Unavailable { detail, source },
         other => other,
     }
 }

@@ -92,10 +92,7 @@ impl Pull {
         let client = log.connection.client();
         let inbox = client.new_inbox();
         let connects = client.statistics().connects.load(Ordering::Relaxed);
-        let answers = client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|e| BackendError::unavailable(format!("subscribing to follow: {e}")))?;
+        let answers = log.connection.subscribe(inbox.clone()).await?;
         // Made before the consumer, so that the consumer is deleted when this future is dropped.
         let mut pull = Self {
             log: log.clone(),
