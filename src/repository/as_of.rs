@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::load::{CATCH_UP_ATTEMPTS, CATCH_UP_PAUSE, Rules, behind};
 use super::loaded::Loaded;
+use super::past::{Past, Until};
 use super::scan::{AT_ONCE, Member, Members, Seen, one_or_two};
 use super::{Aggregate, AggregateMetadata, Freshness, Repository, RepositoryError};
 use crate::backend::{Bound, Followed, Matching, Position, Start, StoredMessage, TailQuery};
@@ -141,12 +142,14 @@ where
         let use_snapshot = wanted.version > SHORT_HISTORY;
         let rules = Rules { use_snapshot, ..Rules::of(Freshness::Current) };
         for _ in 0..CATCH_UP_ATTEMPTS {
-            match self.past(&id, key, Some(wanted.version), None, rules, None).await {
-                Ok(loaded) if loaded.head == wanted => return Ok(Arc::new(loaded)),
+            let until = Until { version: wanted.version, time: None };
+            let Past { mut loaded, is_all } = self.past(&id, key, until, rules, None).await?;
+            if loaded.head == wanted {
+                return Ok(Arc::new(loaded));
+            }
+            if !is_all {
                 // Another event in that place: replaying it reports how they differ.
-                Ok(mut loaded) if loaded.head.version > 0 => loaded.replay(last)?,
-                Ok(_) | Err(RepositoryError::NoSuchVersion { .. }) => {}
-                Err(error) => return Err(error),
+                loaded.replay(last)?;
             }
             tokio::time::sleep(CATCH_UP_PAUSE).await;
         }

@@ -10,7 +10,6 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use super::loaded::Loaded;
 use super::{Aggregate, AggregateMetadata, Freshness, LoadOptions, Repository, RepositoryError};
 use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
-use crate::clock::Timestamp;
 use crate::store::{Head, StoreError, StoredEvent};
 use crate::subject::{AggregateId, Identity};
 
@@ -43,7 +42,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ///
     /// The newest state takes one round trip when it is cached or kept, and one more when events followed it. Where it agrees
     /// with the newest event in position, version and CID, that event's block is not looked at;
-    /// [`verify`](Self::verify) looks at all of them. An older state is replayed from a snapshot before it.
+    /// [`verify`](Self::verify) looks at all of them. An older state is replayed from a snapshot before it. That something
+    /// is not there takes one round trip more, to the stream's leader: a replica may just be behind.
     ///
     /// # Errors
     /// [`RepositoryError::NotFound`] when it has no events, was deleted, or did not exist yet at that time;
@@ -78,15 +78,10 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             max_events: options.max_events,
         };
         let newest = options.version.is_none() && options.as_of.is_none();
-        let mut events = Vec::new();
-        let loaded = match (newest, options.include_events) {
-            (true, false) => self.current(id, &key, rules).await?,
-            (_, include) => {
-                let keep = include.then_some(&mut events);
-                let past = self.past(id, &key, options.version, options.as_of, rules, keep);
-                // Boxed like all that the usual load does not need, because it would make the future of every load large.
-                Arc::new(Box::pin(past).await?)
-            }
+        let (loaded, events) = match newest && !options.include_events {
+            true => (self.existing(id, &key, rules).await?, Vec::new()),
+            // Boxed like all that the usual load does not need, because it would make the future of every load large.
+            false => Box::pin(self.past_as_fresh(id, &key, &options, rules)).await?,
         };
         if !loaded.exists() {
             return Err(self.not_found(&key, &loaded));
@@ -111,7 +106,35 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         self.load(id, LoadOptions { version: Some(version), ..LoadOptions::default() }).await
     }
 
-    /// The newest state, whether the aggregate exists or not.
+    /// The newest state. That there is no aggregate is said only of what the leader says is the newest.
+    async fn existing(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        rules: Rules,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let loaded = self.current(id, key, rules).await?;
+        if loaded.exists() || rules.freshness == Freshness::Latest {
+            return Ok(loaded);
+        }
+        Box::pin(async {
+            match self.newest_position(key).await? == loaded.head.position {
+                true => Ok(loaded),
+                false => {
+                    self.current(id, key, Rules { freshness: Freshness::Latest, ..rules }).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// Where the aggregate's last event is, as the stream's leader sees it. One round trip.
+    pub(super) async fn newest_position(&self, key: &AggregateId) -> Result<Position, StoreError> {
+        let last = self.context.last_message(&self.aggregate, key, ReadFrom::Leader).await?;
+        Ok(last.map_or(Position::START, |message| message.position))
+    }
+
+    /// The newest state as it is found, whether the aggregate exists or not.
     pub(super) async fn current(
         &self,
         id: &A::Id,
@@ -326,7 +349,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     }
 
     /// A snapshot with the events after it, if the log holds the event that it ends with.
-    async fn continued(
+    pub(super) async fn continued(
         &self,
         key: &AggregateId,
         snapshot: Loaded<A>,
@@ -359,56 +382,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         Ok(())
     }
 
-    /// The state at a version or a time, with the events that lead there if they are wanted.
-    pub(super) async fn past(
-        &self,
-        id: &A::Id,
-        key: &AggregateId,
-        version: Option<u64>,
-        as_of: Option<Timestamp>,
-        rules: Rules,
-        mut keep: Option<&mut Vec<StoredEvent>>,
-    ) -> Result<Loaded<A>, RepositoryError> {
-        let wanted = version.unwrap_or(u64::MAX);
-        let mut begin = None;
-        if rules.use_snapshot
-            && as_of.is_none()
-            && keep.is_none()
-            && let Some(snapshot) = self.snapshot_before(key, wanted).await
-        {
-            begin = self.continued(key, snapshot).await?;
-        }
-        let (mut loaded, mut history) = begin.unwrap_or_else(|| {
-            (Loaded::empty(id), self.context.history(&self.aggregate, key, Position::START))
-        });
-        let mut replayed = 0;
-        while loaded.head.version < wanted
-            && let Some(event) = history.try_next().await?
-        {
-            if as_of.is_some_and(|time| event.occurred_at() > time) {
-                break;
-            }
-            replayed += 1;
-            self.check_limit(key, replayed, rules.max_events)?;
-            loaded.replay(&event)?;
-            if let Some(events) = &mut keep {
-                events.push(event);
-            }
-        }
-        match version {
-            Some(requested) if as_of.is_none() && (1..requested).contains(&loaded.head.version) => {
-                Err(RepositoryError::NoSuchVersion {
-                    aggregate_type: self.aggregate.to_string(),
-                    id: key.to_string(),
-                    requested,
-                    actual: loaded.head.version,
-                })
-            }
-            _ => Ok(loaded),
-        }
-    }
-
-    fn check_limit(
+    pub(super) fn check_limit(
         &self,
         key: &AggregateId,
         replayed: usize,

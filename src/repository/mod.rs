@@ -10,6 +10,7 @@ mod loaded;
 mod record;
 mod kept;
 mod load;
+mod past;
 mod history;
 mod save;
 mod part;

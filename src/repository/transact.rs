@@ -8,7 +8,7 @@ use super::{
     Aggregate, Freshness, Handle, IntoDecision, Repository, RepositoryError, TransactError,
     TransactOptions,
 };
-use crate::backend::{Position, ReadFrom};
+use crate::backend::Position;
 use crate::store::StoreError;
 use crate::subject::{AggregateId, Identity};
 
@@ -156,7 +156,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             let outcome = self.attempt(&key, &base, options, *attempts, decide).await;
             if rests_on_reading(&outcome)
                 && freshness != Freshness::Latest
-                && !self.is_newest(&key, &base).await?
+                && self.newest_position(&key).await? != base.head.position
             {
                 freshness = Freshness::Latest;
                 continue;
@@ -173,17 +173,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 }
             }
         }
-    }
-
-    /// Whether nothing was stored after this state, as the stream's leader sees it. One round trip.
-    async fn is_newest(
-        &self,
-        key: &AggregateId,
-        loaded: &Loaded<A>,
-    ) -> Result<bool, RepositoryError> {
-        let last = self.context.last_message(&self.aggregate, key, ReadFrom::Leader).await?;
-        let last = last.map_or(Position::START, |message| message.position);
-        Ok(last == loaded.head.position)
     }
 
     async fn attempt<D, R>(

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use cim_persistence::event_log::MemoryLog;
 use cim_persistence::prelude::Handle;
-use cim_persistence::repository::{Repository, SaveOptions, TransactError, TransactOptions};
+use cim_persistence::repository::{
+    Freshness, LoadOptions, Repository, RepositoryError, SaveOptions, TransactError,
+    TransactOptions,
+};
 use cim_persistence::state::MemoryKeyValue;
 use cim_persistence::store::{Context, ExpectedVersion, Ports};
 use cim_persistence::testing::faults::{CallKind, Fault, Faults};
@@ -84,6 +87,34 @@ async fn what_a_replica_does_not_have_yet_is_deleted_all_the_same() {
     behind(&faults, 1);
     let deleted = accounts.delete(&"a".into(), SaveOptions::default()).await.unwrap();
     assert_eq!(deleted.version, 2);
+}
+
+#[tokio::test]
+async fn what_a_replica_does_not_have_yet_is_there_all_the_same() {
+    let faults = Faults::new();
+    let accounts = accounts(&faults);
+    let id = "a".to_owned();
+    deposit(&accounts, "a", 1).await;
+    behind(&faults, 1);
+    assert_eq!(accounts.load(&id, LoadOptions::default()).await.unwrap().1.version, 1);
+    deposit(&accounts, "a", 9).await;
+    behind(&faults, 1);
+    assert_eq!(accounts.get_at_version(&id, 2).await.unwrap().0.cents, 10);
+    behind(&faults, 1);
+    let all = LoadOptions {
+        include_events: true,
+        freshness: Freshness::Latest,
+        ..LoadOptions::default()
+    };
+    assert_eq!(accounts.load(&id, all).await.unwrap().1.events.len(), 2);
+    assert_eq!(faults.planned(), 0);
+    let third = accounts.get_at_version(&id, 3).await.unwrap_err();
+    let wanted = (3, 2);
+    assert!(
+        matches!(third, RepositoryError::NoSuchVersion { requested, actual, .. } if (requested, actual) == wanted)
+    );
+    let nobody = accounts.get_at_version(&"b".into(), 1).await.unwrap_err();
+    assert!(matches!(nobody, RepositoryError::NotFound { deleted: None, .. }));
 }
 
 #[tokio::test]
