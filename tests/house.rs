@@ -1,31 +1,18 @@
 //! The house itself: order and direction of the modules, files, documents, and what the crate shows to the outside.
 //!
-//! Everything here reads the source as text, apart from the last test, which tries the README's list of permissions on a
-//! server. What is stored byte for byte is tested elsewhere.
+//! Everything here reads the source as text, apart from `house/permissions.rs`, which tries the README's lists of
+//! permissions on a server. What is stored byte for byte is tested elsewhere.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cim_persistence::backend::nats::provision;
-use cim_persistence::backend::{
-    ConnectionConfig, Durability, Followed, Position, Start, TailQuery,
-};
-use cim_persistence::clock::Timestamp;
-use cim_persistence::event::NonEmpty;
-use cim_persistence::prelude::*;
-use cim_persistence::server::PrivateServer;
-use cim_persistence::subject::{AggregateId, Pattern, TimeoutAddress};
-use cim_persistence::timeouts::{MAX_TIMEOUT, Timeout};
-use cim_persistence::{
-    Connection, Context, LoadOptions, NatsRepositoryConfig, Repository, SaveOptions, SnapshotPolicy,
-};
-use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
+#[path = "house/permissions.rs"]
+mod permissions;
 
 /// All modules there may be, from the lowest to the highest. A new one is given its place here.
-const RANKS: [&str; 30] = [
+const RANKS: [&str; 29] = [
     "panics",
     "clock",
     "subject",
@@ -51,7 +38,6 @@ const RANKS: [&str; 30] = [
     "query",
     "routing",
     "migration",
-    "verify",
     "blocking",
     "prelude",
     "server",
@@ -328,126 +314,4 @@ fn public_names(file: &str) -> Vec<String> {
     // `const fn` was read as a constant called fn as well; `Readme` is there for the doc tests only.
     names.retain(|name| name != "fn" && name != "Readme");
     names
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct Account {
-    id: String,
-    cents: i64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Booked {
-    cents: i64,
-}
-
-impl DomainEvent for Booked {
-    fn event_type(&self) -> &'static str {
-        "booked"
-    }
-}
-
-impl Aggregate for Account {
-    const TYPE: &'static str = "account";
-    type Id = String;
-    type Event = Booked;
-    fn new(id: &String) -> Self {
-        Self { id: id.clone(), cents: 0 }
-    }
-    fn id(&self) -> &String {
-        &self.id
-    }
-    fn apply(&mut self, event: &Booked) {
-        self.cents += event.cents;
-    }
-}
-
-/// A service with exactly these permissions does everything, in a second process without anything in its cache too.
-#[tokio::test]
-async fn the_permissions_in_the_readme_are_enough() {
-    let readme = read("README.md");
-    let block = readme.split("```text\npublish: [").nth(1).unwrap().split("```").next().unwrap();
-    let server = PrivateServer::start_with_config(&format!(
-        r#"
-        jetstream {{ store_dir: $CIM_STORE_DIR, sync_interval: always }}
-        accounts {{
-          SYS {{ users: [{{user: sys, password: sys}}]
-                exports: [{{service: "$SYS.REQ.SERVER.PING.JSZ", response: stream}}] }}
-          APP {{ jetstream: enabled
-                users: [
-                  {{user: operator, password: operator}}
-                  {{user: bank, password: bank, permissions: {{ publish: [{block} }}}}
-                ]
-                imports: [{{service: {{account: SYS, subject: "$SYS.REQ.SERVER.PING.JSZ"}}}}] }}
-        }}
-        system_account: SYS
-        "#
-    ))
-    .await
-    .unwrap();
-    let as_user = |user: &str| {
-        let config = ConnectionConfig::new(server.url()).user_password(user, user);
-        config.durability(Durability::Required)
-    };
-    let layout = NatsRepositoryConfig::for_context("bank");
-    let operator = Connection::connect(&as_user("operator")).await.unwrap();
-    provision(&operator, &layout.topology().unwrap()).await.unwrap();
-
-    let service = Connection::connect(&as_user("bank")).await.unwrap();
-    let bank = Context::open(&service, &layout).await.unwrap();
-    let accounts = Repository::<Account>::of(&bank).unwrap();
-    let (kim, lee) = ("kim".to_owned(), "lee".to_owned());
-    for (id, policy) in [(&kim, SnapshotPolicy::Never), (&lee, SnapshotPolicy::Always)] {
-        let accounts = accounts.clone().with_snapshots(policy);
-        let events = vec![Booked { cents: 1 }, Booked { cents: 2 }];
-        accounts.save(&Account::new(id), events, SaveOptions::default()).await.unwrap();
-        accounts.transact(id, |_| Ok::<_, ()>([Booked { cents: 4 }])).await.unwrap();
-    }
-    bank.flush().await;
-
-    // Another process, with nothing in its cache: it needs the state, the snapshot and the leader.
-    let bank = Context::open(&service, &layout).await.unwrap();
-    let accounts = Repository::<Account>::of(&bank).unwrap();
-    let without_events = LoadOptions { max_events: Some(0), ..LoadOptions::default() };
-    let (account, about) = accounts.load(&kim, without_events.clone()).await.unwrap();
-    assert_eq!((account.cents, about.version), (7, 3));
-    let from_snapshot = LoadOptions { version: Some(3), ..without_events };
-    assert_eq!(accounts.load(&lee, from_snapshot).await.unwrap().0.cents, 7);
-    accounts.create_snapshot(&kim).await.unwrap();
-    assert_eq!(accounts.verify(&kim).await.unwrap().version, 3);
-    assert_eq!(bank.status().await.unwrap().messages, 6);
-
-    // A process manager's timeouts.
-    let queue = bank.timeouts().unwrap();
-    let instance = AggregateId::new("kim").unwrap();
-    let address = TimeoutAddress::new("dunning", &instance, "reminder").unwrap();
-    let timeout = Timeout {
-        address: address.clone(),
-        id: uuid::Uuid::nil(),
-        at: Timestamp::from_micros(0),
-        wished: Position::new(1),
-        correlation_id: uuid::Uuid::nil(),
-        data: Default::default(),
-    };
-    let far = Timeout { at: MAX_TIMEOUT, ..timeout.clone() };
-    queue.schedule(far).await.unwrap();
-    queue.cancel(&address, Position::new(2)).await.unwrap();
-    queue.schedule(timeout.clone()).await.unwrap();
-    let due = queue.due("dunning").next().await.unwrap().unwrap();
-    assert_eq!(due.timeout, timeout);
-    queue.done(&due).await.unwrap();
-
-    // Somebody who follows, and leaves no consumer behind.
-    let everything = Pattern::parse(&bank.scheme().all_events()).unwrap();
-    let start = Start::After(Position::START);
-    let query = TailQuery { patterns: NonEmpty::one(everything), start };
-    let followed: Vec<_> = bank.log().follow(query).take(7).try_collect().await.unwrap();
-    assert_eq!(followed.last(), Some(&Followed::CaughtUp));
-    let options = async_nats::ConnectOptions::with_user_and_password;
-    let options = options("operator".to_owned(), "operator".to_owned());
-    let client = options.connect(server.url()).await.unwrap();
-    let events = async_nats::jetstream::new(client).get_stream("CIM-EVENTS-bank").await.unwrap();
-    while events.get_info().await.unwrap().state.consumer_count > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
 }

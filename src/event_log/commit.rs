@@ -156,6 +156,9 @@ const QUEUE: usize = 16 * 1024;
 
 impl Committer {
     /// Starts a committer on the current tokio runtime. It ends with its last clone.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn start(log: Arc<dyn EventLog>, policy: CommitPolicy) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let load = Arc::new(Load::default());

@@ -130,8 +130,9 @@ pub trait EventLog: fmt::Debug + Send + Sync {
 
     /// Everything stored so far that the query names, in order of position.
     ///
-    /// Ends where the log ended when the reader got there. Memory is bounded whatever the length. Dropping the stream
-    /// ends the read and leaves nothing on the server.
+    /// Any replica may answer each of its requests. It ends where the log ends for the replica that answers when the
+    /// reader gets there, so the newest messages may be missing. Memory is bounded whatever the length. Dropping the
+    /// stream ends the read and leaves nothing on the server.
     fn read(&self, query: LogQuery) -> BoxStream<'static, Result<StoredMessage, BackendError>>;
 
     /// The last message of each subject that matches any of the patterns, as of a bound, in order of position; all at one

@@ -29,14 +29,15 @@ where
 {
     /// The aggregates that a pattern means, by id, all as they were at one moment; all of the type for `None`.
     ///
-    /// Each is what [`load`](Self::load) gives at the version it had then, and a commit over several of them is seen whole or
-    /// not at all, unless the position that is given lies within it. Those that had no event yet, or were deleted, are not among them. [`Bound::Newest`] is the end of the
-    /// stream when the call begins, [`Bound::Position`] what was stored up to there, that event included, and
-    /// [`Bound::Time`] what the server stored before a time, by its own clock; that one is as the replica has it that answers.
+    /// Each is what [`load`](Self::load) gives at the version it had then, and a commit over several of them is seen
+    /// whole or not at all, unless the position that is given lies within it. Those that had no event yet, or were
+    /// deleted, are not among them. [`Bound::Newest`] is the end of the stream when the call begins,
+    /// [`Bound::Position`] what was stored up to there, that event included, and [`Bound::Time`] what the server stored
+    /// before a time, by its own clock; that one is as the replica has it that answers.
     ///
-    /// Up to 1024 aggregates take one round trip for the last events and one per five hundred kept states; for each that was
-    /// changed since, its events up to then are replayed, from a snapshot if there is one. For more aggregates their
-    /// events are read from the first one on, once, and all of them are held in memory.
+    /// Up to 1024 aggregates take one round trip for the last events and one per five hundred kept states; for each
+    /// that was changed since, its events up to then are replayed, from a snapshot if there is one. For more aggregates
+    /// their events are read from the first one on, once, and all of them are held in memory.
     ///
     /// # Errors
     /// [`RepositoryError::Pattern`] for the pattern; [`RepositoryError::Store`] when the store fails, an event cannot be
@@ -65,8 +66,8 @@ where
 
     /// As [`load_matching`](Self::load_matching), one aggregate after the other and in no order.
     ///
-    /// Up to 1024 aggregates are loaded while the stream is polled. More are there when the call returns. An error ends the
-    /// stream.
+    /// Up to 1024 aggregates are loaded while the stream is polled. More are there when the call returns. An error ends
+    /// the stream.
     ///
     /// # Errors
     /// As [`load_matching`](Self::load_matching).

@@ -23,8 +23,12 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// The events from version `from` to version `to`, both inclusive, oldest first; also those of a deleted
     /// aggregate. The whole history is read and its chain verified.
     ///
+    /// Any replica may answer, and one that is behind lacks the newest events. [`verify`](Self::verify) compares the
+    /// end with the leader.
+    ///
     /// # Errors
-    /// [`RepositoryError::NotFound`] when there never were events; [`RepositoryError::Store`].
+    /// [`RepositoryError::NotFound`] when there never were events, or the replica that answers has none yet;
+    /// [`RepositoryError::Store`].
     pub async fn get_history(
         &self,
         id: &A::Id,

@@ -38,16 +38,16 @@ use crate::subject::{AggregateId, AggregateType};
 use loaded::Cached;
 pub(crate) use part::{Part, Tracked};
 
-/// The aggregates of one type in one context. Cloning is cheap and shares the cache.
+/// A [`Repository`] under the name that says what it stands on; the same type. Made of a client by [`Repository::new`].
+pub type NatsRepository<A> = Repository<A>;
+
+/// The aggregates of one type in one context, on a server or in memory. Cloning is cheap and shares the cache.
 ///
 /// Everything it returns follows from the aggregate's events. State, snapshots and the cache only save reading them
 /// again: each is compared with the newest event before it is believed, unless the caller accepts it unseen
 /// ([`Freshness`]), and then the expectation at the commit decides.
 ///
 /// Its methods may be dropped half-way: a commit is then stored whole or not at all, and the cache stays right.
-pub type NatsRepository<A> = Repository<A>;
-
-/// What [`NatsRepository`] is called where no NATS is involved, as in tests on the memory adapters.
 pub struct Repository<A> {
     context: Context,
     aggregate: AggregateType,

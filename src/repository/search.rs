@@ -27,11 +27,12 @@ const ABOUT: &str = "_";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryFreshness {
     /// The last event of every aggregate is read too, and what its kept state lacks is replayed. What was found is as
-    /// [`Freshness::Current`](super::Freshness::Current) says, and no aggregate is missing.
+    /// [`Freshness::Current`](super::Freshness::Current) says: as the replica has it that answers. An aggregate may be
+    /// missing of which that replica has no event yet.
     #[default]
     Checked,
-    /// As the states are kept. They are written behind the commits, so one may be old, and an aggregate whose state was not
-    /// written yet is missing. Half the reading. In a context that keeps no state the same as `Checked`.
+    /// As the states are kept. They are written behind the commits, so one may be old, and an aggregate whose state was
+    /// not written yet is missing. Half the reading. In a context that keeps no state the same as `Checked`.
     Kept,
 }
 
@@ -152,8 +153,12 @@ where
     /// is called so is hidden, and a state that is no JSON object has `_` alone. Aggregates are always given whole: the fields
     /// in the options say only what `distinct` compares.
     ///
-    /// All aggregates of the type are read, as [`query`](Self::query) does, and compared with their events. With a limit,
-    /// memory holds about twice as many as the page and what is before it. A cursor goes on with the same question.
+    /// All aggregates of the type are read, as [`query`](Self::query) does, and compared with their events. A cursor
+    /// goes on with the same question.
+    ///
+    /// With a limit, memory holds at most about twice as many of the aggregates found as the page and what is before it
+    /// have. It also holds what is being read: up to about a thousand aggregates the last events and the kept states of
+    /// all; of more than that a few thousand at most, and the ids of all.
     ///
     /// # Errors
     /// As [`query`](Self::query).
@@ -181,8 +186,8 @@ where
 
     /// The aggregates that are as specified, in no order and in batches of so many, the last of which may hold less.
     ///
-    /// The first batch comes before the last aggregate is read, and memory holds one batch and what is being read, not more.
-    /// An error ends the stream.
+    /// The first batch may come before the last aggregate is brought up to its events. Memory holds one batch, and what
+    /// is being read, as for [`search`](Self::search). An error ends the stream.
     ///
     /// # Errors
     /// As [`query`](Self::query).

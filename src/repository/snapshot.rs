@@ -18,7 +18,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Takes a snapshot of the newest state and returns the CID of its block.
     ///
     /// A snapshot is a block also where events are plain JSON. One of this version that is damaged or of another shape is
-    /// replaced.
+    /// replaced. One that is there already is read through the leader.
     ///
     /// # Errors
     /// [`RepositoryError::NotFound`]; [`RepositoryError::State`] when the state cannot be encoded;
@@ -113,8 +113,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         self.context.snapshots().offer(slot, version, record::replaces, Box::new(encode));
     }
 
-    /// A snapshot at or before a version, if there is one that can be read: the one taken last, which one round trip finds;
-    /// else the newest of all.
+    /// A snapshot at or before a version, if there is one that can be read: the one taken last, which one round trip
+    /// finds. Where that one is of a later version, all are listed, and the newest at or before the version is read.
     pub(super) async fn snapshot_before(
         &self,
         key: &AggregateId,

@@ -30,7 +30,7 @@ pub struct NatsRepositoryConfig {
     pub read_model_bucket: String,
     /// The bucket of the snapshots. Default `cim-snapshots-{context}`.
     pub snapshot_bucket: String,
-    /// The bucket of signed heads, migrations and the registry. Default `cim-meta-{context}`.
+    /// The bucket of the records of migrations. Default `cim-meta-{context}`.
     pub meta_bucket: String,
     /// The stream of the timeouts. Default `CIM-TIMEOUTS-{context}`.
     pub timeout_stream_name: String,

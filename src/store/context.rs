@@ -42,8 +42,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Ports with the machine's clock and UUIDs of version 7, and without timeouts. What belongs into the meta bucket lies with
-    /// the read models, under keys of its own, unless [`meta`](Self::meta) is set to another bucket.
+    /// Ports with the machine's clock and UUIDs of version 7, and without timeouts. What belongs into the meta bucket
+    /// lies with the read models, under keys of its own, unless [`meta`](Self::meta) is set to another bucket.
     pub fn new(
         log: Arc<dyn EventLog>,
         state: Arc<dyn KeyValue>,
@@ -96,6 +96,9 @@ impl Context {
     ///
     /// # Errors
     /// [`StoreError::InvalidToken`] when the configuration's context or prefixes are not names.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn on(ports: Ports, config: &NatsRepositoryConfig) -> Result<Self, StoreError> {
         let encoder = Encoder {
             scheme: config.scheme()?,
@@ -269,6 +272,9 @@ impl Context {
     /// Appends events to one aggregate. One round trip, and one before it to read the head unless nothing is
     /// expected to be there.
     ///
+    /// Dropping the future gives up the answer, not the commit: whatever was sent of it is stored whole or not at all.
+    /// A further try that [`ExpectedVersion::Any`] would have needed is not made.
+    ///
     /// # Errors
     /// [`StoreError::Conflict`] when the aggregate has another version than expected; any other [`StoreError`].
     pub async fn append(
@@ -286,7 +292,7 @@ impl Context {
 
     /// Appends events to several aggregates, all or none. Each aggregate at most once.
     ///
-    /// Round trips as for [`append`](Self::append), whatever the number of aggregates.
+    /// Round trips, and dropping the future, as for [`append`](Self::append), whatever the number of aggregates.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when one of them has another version than expected; [`StoreError::Repeated`] when one

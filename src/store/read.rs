@@ -15,6 +15,9 @@ use crate::subject::{AggregateId, AggregateType, Pattern};
 impl Context {
     /// The events of one aggregate after a version, oldest first.
     ///
+    /// Any replica may answer, and one that is behind lacks the newest events. [`head`](Self::head) with
+    /// [`ReadFrom::Leader`](crate::backend::ReadFrom::Leader) tells how many there are.
+    ///
     /// # Errors
     /// [`StoreError::Backend`]; [`StoreError::Integrity`] at the first event that cannot be trusted.
     pub async fn get_events(
@@ -41,8 +44,8 @@ impl Context {
         self.stream_after(position).take(limit).try_collect().await
     }
 
-    /// Every event of the context after a position, in order: those that are stored when it is first polled, perhaps a few
-    /// that are stored meanwhile, and then it ends.
+    /// Every event of the context after a position, in order: those that are stored when it is first polled, perhaps a
+    /// few that are stored meanwhile, and then it ends.
     ///
     /// Memory is constant whatever the length. Each event is verified; the stream ends at the first one that is not
     /// what it claims to be. A server that is not there for a while is waited for. Dropping the stream ends the read and
@@ -67,7 +70,10 @@ impl Context {
         ahead(events)
     }
 
-    /// The events that pass any of the filters, each once, ordered by position.
+    /// The events that pass any of the filters, each once, ordered by position. All are held in memory.
+    ///
+    /// Each filter is read by itself, one after the other. Any replica may answer, and one that is behind lacks the
+    /// newest events; so the result is not of one moment.
     ///
     /// # Errors
     /// As [`get_events`](Self::get_events).
@@ -122,8 +128,8 @@ impl Context {
         self.messages(query).map(move |message| verifier.verify(message?)).boxed()
     }
 
-    /// The messages that are events. A query of everything is asked without a filter, because a server that has to match each
-    /// subject takes twice as long, and what else lies in the stream is left out here.
+    /// The messages that are events. A query of everything is asked without a filter, because a server that has to
+    /// match each subject takes twice as long, and what else lies in the stream is left out here.
     fn messages(
         &self,
         query: LogQuery,

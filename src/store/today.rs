@@ -37,8 +37,8 @@ impl StoredEvent {
     /// `serde_json::Value`. It is in the newest shape, if the context has an [`Evolution`] that knows the stored one.
     ///
     /// # Errors
-    /// [`StoreError::Shape`] when the data does not have the shape of `T`; [`StoreError::Upcast`]; [`StoreError::NotOne`] for an
-    /// event that is several today, or none: read it with [`events`](Self::events).
+    /// [`StoreError::Shape`] when the data does not have the shape of `T`; [`StoreError::Upcast`];
+    /// [`StoreError::NotOne`] for an event that is several today, or none: read it with [`events`](Self::events).
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
         match &self.today {
             Today::Stored => self.stored_data(),
@@ -63,11 +63,12 @@ impl StoredEvent {
         }
     }
 
-    /// What it is today, each event by itself: with today's type, schema version and data, and with all the rest of the stored
-    /// event, its id, version, CID and block among them. Itself, where nothing is changed.
+    /// What it is today, each event by itself: with today's type, schema version and data, and with all the rest of the
+    /// stored event, its id, version, CID and block among them. Itself, where nothing is changed.
     ///
     /// # Errors
-    /// [`StoreError::Upcast`].
+    /// [`StoreError::Upcast`] when an upcaster fails; [`StoreError::Shape`] when the stored data cannot be decoded for
+    /// it.
     pub fn evolved(&self) -> Result<Vec<StoredEvent>, StoreError> {
         match &self.today {
             Today::Changed(evolution) => {

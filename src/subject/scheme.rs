@@ -205,7 +205,7 @@ pub struct Names {
     pub snapshot_bucket: String,
     /// The bucket of read models.
     pub read_model_bucket: String,
-    /// The bucket of signed heads, migrations and the registry.
+    /// The bucket of the records of migrations.
     pub meta_bucket: String,
     /// The stream of the timeouts.
     pub timeout_stream: String,

@@ -1,7 +1,8 @@
 //! Storing a group of commits in one batch, and finding out for each of them what became of it.
 //!
-//! What proves something (section 4 of the design): an acknowledgement with a position; a refusal by a guard, unless
-//! the same commit may have been stored by an earlier try; the log itself, read through its leader. Nothing else does.
+//! What proves something ("Committing" in `ARCHITECTURE.md`): an acknowledgement with a position; a refusal by a guard,
+//! unless the same commit may have been stored by an earlier try; the log itself, read through its leader. Nothing else
+//! does.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
