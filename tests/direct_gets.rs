@@ -109,6 +109,11 @@ fn settings(allow_direct: bool) -> stream::Config {
     }
 }
 
+/// What a read says that found nobody.
+fn unavailable(detail: &str) -> String {
+    format!("unavailable, nothing was stored: {detail}; try again later")
+}
+
 #[tokio::test]
 async fn a_read_that_nobody_takes_is_asked_again_until_somebody_does() {
     let bench = Bench::start().await;
@@ -135,8 +140,7 @@ async fn a_read_that_nobody_ever_takes_says_so() {
             Read::Get => "$JS.API.DIRECT.GET.KV_books.$KV.books.one",
             _ => "$JS.API.DIRECT.GET.KV_books",
         };
-        let wanted =
-            format!("unavailable, nothing was stored: no server takes requests on {subject}");
+        let wanted = unavailable(&format!("no server takes requests on {subject}"));
         assert_eq!(found.unwrap_err().to_string(), wanted, "{read:?}");
     }
 }
@@ -164,14 +168,13 @@ async fn every_read_ends_in_its_time_while_there_is_no_server() {
     let reads = (0..CALLERS).map(|_| bench.find(Read::Get));
     let reads = timeout(60 * TIMEOUT, join_all(reads)).await.expect("no read waits for the server");
     let subject = "$JS.API.DIRECT.GET.KV_books.$KV.books.one";
-    let wanted =
-        format!("unavailable, nothing was stored: no answer to a request on {subject} in 500ms");
+    let wanted = unavailable(&format!("no answer to a request on {subject} in 500ms"));
     for read in reads {
         assert_eq!(read.unwrap_err().to_string(), wanted);
     }
     let found = timeout(60 * TIMEOUT, bench.find(Read::GetMany)).await.unwrap();
     assert_eq!(
         found.unwrap_err().to_string(),
-        "unavailable, nothing was stored: subscribing to answers: no connection"
+        unavailable("subscribing to answers: no connection")
     );
 }

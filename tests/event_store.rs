@@ -344,3 +344,18 @@ async fn aggregate_that_is_named_twice_in_a_batch_is_refused() {
         assert_eq!(count(&place.context).await, 0, "{}", place.name);
     }
 }
+
+#[tokio::test]
+async fn only_a_deletion_writes_a_tombstone() {
+    for place in places().await {
+        let order = AggregateType::new("order").unwrap();
+        let id = AggregateId::new("a").unwrap();
+        let events = NonEmpty::one(event("cim-tombstone"));
+        let (new, info) = (ExpectedVersion::NoStream, CommitInfo::default());
+        let refused = place.context.append(&order, &id, new, &events, &info).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "event type \"cim-tombstone\" is reserved; name the event otherwise"
+        );
+    }
+}

@@ -223,7 +223,7 @@ async fn what_the_server_cannot_do_is_said() {
     let error = provision(&connection, &topology(Replicas::One)).await.unwrap_err();
     assert_eq!(
         std::error::Error::source(&error).unwrap().to_string(),
-        "refused as invalid: subjects overlap with an existing stream (10065)"
+        "refused as invalid, as it would be again: subjects overlap with an existing stream (10065)"
     );
 }
 

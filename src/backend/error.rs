@@ -9,7 +9,7 @@ use crate::subject::Subject;
 #[non_exhaustive]
 pub enum BackendError {
     /// A guard did not hold; nothing was stored. Read again and decide again.
-    #[error("a guard did not hold, nothing was stored: {detail}")]
+    #[error("a guard did not hold, nothing was stored: {detail}; read again and decide again")]
     Conflict {
         /// What the server said.
         detail: String,
@@ -27,14 +27,15 @@ pub enum BackendError {
         what: String,
     },
     /// The request itself is wrong; nothing was stored. Retrying does not help.
-    #[error("refused as invalid: {detail}")]
+    #[error("refused as invalid, as it would be again: {detail}")]
     Invalid {
         /// What is wrong.
         detail: String,
     },
     /// A message is larger than the server accepts; nothing was sent. Make it smaller or raise `max_payload`.
     #[error(
-        "a message of {actual} bytes for {subject} is over the server's limit of {limit}; nothing was sent"
+        "a message of {actual} bytes for {subject} is over the server's limit of {limit}; nothing was sent; make it smaller \
+         or raise max_payload"
     )]
     TooLarge {
         /// Where the message should go.
@@ -46,7 +47,7 @@ pub enum BackendError {
     },
     /// More messages than one atomic batch may hold; nothing was sent. Split the work.
     #[error(
-        "{actual} messages are more than the {limit} that one atomic batch may hold; nothing was sent"
+        "{actual} messages are more than the {limit} that one atomic batch may hold; nothing was sent; split the work"
     )]
     TooMany {
         /// How many there are.
@@ -55,7 +56,7 @@ pub enum BackendError {
         limit: usize,
     },
     /// The server refused the permission. Grant it.
-    #[error("permission denied on {subject}: {detail}")]
+    #[error("permission denied on {subject}: {detail}; grant it to this user")]
     Denied {
         /// What was asked.
         subject: String,
@@ -63,7 +64,7 @@ pub enum BackendError {
         detail: String,
     },
     /// The backend cannot serve the request now; nothing was stored. Retry later.
-    #[error("unavailable, nothing was stored: {detail}")]
+    #[error("unavailable, nothing was stored: {detail}; try again later")]
     Unavailable {
         /// What is known.
         detail: String,
@@ -72,7 +73,9 @@ pub enum BackendError {
         source: Option<Box<dyn Error + Send + Sync>>,
     },
     /// No answer came: the write may be stored, now or later. Read what is stored, or repeat the identical write.
-    #[error("no answer, it is unknown whether anything was stored: {detail}")]
+    #[error(
+        "no answer, it is unknown whether anything was stored: {detail}; read what is stored, or repeat the same write"
+    )]
     Unknown {
         /// What is known.
         detail: String,
@@ -81,7 +84,7 @@ pub enum BackendError {
         source: Option<Box<dyn Error + Send + Sync>>,
     },
     /// The backend answered what it must never answer. Its data or its version needs a look.
-    #[error("the backend's answer makes no sense: {detail}")]
+    #[error("the backend's answer makes no sense: {detail}; look at its data and its version")]
     Corrupt {
         /// What was found.
         detail: String,

@@ -72,6 +72,7 @@ pub struct Envelope<D> {
     #[serde(with = "uuid_text::option")]
     pub causation_id: Option<Uuid>,
     /// What the service says about it.
+    #[serde(deserialize_with = "Metadata::deserialize_stored")]
     pub metadata: Metadata,
     /// The CID of the aggregate's event before this one; `None` for the first, and without IPLD.
     #[serde(deserialize_with = "present")]

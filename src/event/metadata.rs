@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The most bytes that the names and values of one event's metadata may have together.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
@@ -123,9 +124,17 @@ impl From<Tag> for String {
 /// assert!(Metadata::new([("Nats-Msg-Id", "1")]).is_err());
 /// # Ok::<(), cim_persistence::event::InvalidMetadata>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Metadata(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Metadata {
+    /// Checks the entries as [`Metadata::new`] does.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let entries = BTreeMap::<String, String>::deserialize(from)?;
+        Self::new(entries).map_err(D::Error::custom)
+    }
+}
 
 impl Metadata {
     /// Checks the entries and makes them metadata.
@@ -193,6 +202,11 @@ impl Metadata {
     /// Metadata as a block holds it. What is stored is taken as it is.
     pub(crate) fn stored(entries: BTreeMap<String, String>) -> Self {
         Self(entries)
+    }
+
+    /// As [`stored`](Self::stored), where a block is read by serde. What comes from elsewhere is checked.
+    pub(crate) fn deserialize_stored<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(from).map(Self)
     }
 
     /// The same metadata with `tags` added: one entry, joined with commas.

@@ -96,7 +96,7 @@ impl Hash {
 
 /// A value cannot be written as a block. Change the value; nothing was stored.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} cannot be encoded: {reason}")]
+#[error("{what} cannot be encoded: {reason}; change the value, nothing was stored")]
 pub struct EncodeError {
     /// What was to be encoded.
     pub what: String,

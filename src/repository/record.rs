@@ -33,6 +33,7 @@ struct Record<S> {
     head: Option<Cid>,
     schema: SchemaVersion,
     modified: Timestamp,
+    #[serde(deserialize_with = "Metadata::deserialize_stored")]
     metadata: Metadata,
     tags: BTreeSet<Tag>,
     deleted: bool,

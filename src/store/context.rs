@@ -12,7 +12,7 @@ use super::event_store::{Appended, ExpectedVersion};
 use super::{CommitInfo, Head, NatsRepositoryConfig, NewEvent, StoreError, StoredEvent, Verifier};
 use crate::backend::{BackendError, NewMessage, Position, ReadFrom, StoredMessage};
 use crate::clock::{Clock, IdSource, System};
-use crate::event::{NonEmpty, SchemaVersion};
+use crate::event::{NonEmpty, SchemaVersion, TOMBSTONE};
 use crate::event_log::{Commit, CommitError, CommitPolicy, Committer, EventLog, LogStatus, Stored};
 use crate::evolution::Evolution;
 use crate::ipld::BlockFormat;
@@ -308,6 +308,11 @@ impl Context {
         {
             let (aggregate_type, id) = (aggregate.to_string(), id.to_string());
             return Err(StoreError::Repeated { aggregate_type, id });
+        }
+        let mut events = parts.iter().flat_map(|(.., events)| events);
+        // Only who deletes an aggregate writes its tombstone.
+        if let Some(event) = events.find(|event| event.event_type.as_str() == TOMBSTONE) {
+            return Err(StoreError::ReservedType { name: event.event_type.to_string() });
         }
         let mut from = ReadFrom::Nearest;
         for _ in 0..ANY_ATTEMPTS {

@@ -76,7 +76,8 @@ pub enum StoreError {
     Encode(#[from] EncodeError),
     /// An event's block is larger than the server accepts. Nothing was sent.
     #[error(
-        "a block of {actual} bytes, headers included, is over the server's limit of {limit}; nothing was sent"
+        "a block of {actual} bytes, headers included, is over the server's limit of {limit}; nothing was sent; keep what is \
+         large elsewhere, or raise max_payload"
     )]
     TooLarge {
         /// Its size in bytes.
@@ -85,7 +86,9 @@ pub enum StoreError {
         limit: usize,
     },
     /// More events than one commit may hold. Nothing was sent. Split the command.
-    #[error("{actual} events are more than the {limit} that one commit may hold; nothing was sent")]
+    #[error(
+        "{actual} events are more than the {limit} that one commit may hold; nothing was sent; split the command"
+    )]
     TooMany {
         /// How many events there are.
         actual: usize,
@@ -93,7 +96,9 @@ pub enum StoreError {
         limit: usize,
     },
     /// Stored data contradicts itself. Compare with a copy of the stream; see `ARCHITECTURE.md`.
-    #[error("event at position {position} on {subject}: {source}")]
+    #[error(
+        "event at position {position} on {subject}: {source}; compare it with a copy of the stream"
+    )]
     Integrity {
         /// Where the event lies.
         subject: String,
@@ -105,7 +110,8 @@ pub enum StoreError {
     },
     /// A stored event does not have the shape the code expects. Add an upcaster or restore the old shape.
     #[error(
-        "event {event_type} version {schema_version} at position {position} does not decode: {reason}"
+        "event {event_type} version {schema_version} at position {position} does not decode: {reason}; add an upcaster or \
+         restore the old shape"
     )]
     Shape {
         /// The event's type.
@@ -153,7 +159,7 @@ pub enum StoreError {
         #[source]
         source: BackendError,
     },
-    /// The backend failed; nothing was stored.
+    /// The backend failed; see its error. Nothing was stored.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The server cannot be reached or is not one that can be used; see the error.

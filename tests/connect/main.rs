@@ -355,7 +355,7 @@ async fn a_refused_permission_is_said_at_once() {
     assert_eq!(
         error.to_string(),
         "permission denied on cim.events.sales.order.42: Permissions Violation for Publish to \
-         \"cim.events.sales.order.42\""
+         \"cim.events.sales.order.42\"; grant it to this user"
     );
     assert_eq!(
         NatsLog::open(&app, "CIM-EVENTS-sales").await.unwrap().status().await.unwrap().messages,
@@ -379,7 +379,7 @@ async fn a_batch_with_a_refused_message_stores_nothing_and_is_denied() {
     assert_eq!(
         error.to_string(),
         "permission denied on cim.events.sales.order.2: Permissions Violation for Publish to \
-         \"cim.events.sales.order.2\""
+         \"cim.events.sales.order.2\"; grant it to this user"
     );
     assert_eq!(log.status().await.unwrap().messages, 0);
     log.publish(message("1")).await.unwrap();

@@ -112,7 +112,8 @@ async fn payload_over_the_servers_limit_is_refused_with_both_sizes() {
         assert_eq!(
             error.to_string(),
             format!(
-                "a block of {actual} bytes, headers included, is over the server's limit of {limit}; nothing was sent"
+                "a block of {actual} bytes, headers included, is over the server's limit of {limit}; nothing was sent; keep \
+                 what is large elsewhere, or raise max_payload"
             )
         );
     }
@@ -133,7 +134,7 @@ async fn commit_of_more_events_than_a_batch_holds_is_refused_whole() {
     );
     assert_eq!(
         error.to_string(),
-        "1001 events are more than the 1000 that one commit may hold; nothing was sent"
+        "1001 events are more than the 1000 that one commit may hold; nothing was sent; split the command"
     );
     assert_eq!(lab.stored().await, 0);
     let most = accounts.save(&account("a"), events(1000), SaveOptions::default()).await.unwrap();
@@ -220,6 +221,9 @@ fn reserved_metadata_is_refused_by_its_type() {
     Metadata::new([("a\r\nNats-Msg-Id", "x")]).unwrap_err();
     Metadata::new([("traceparent", "x\r\ny")]).unwrap_err();
     Tag::new("a,b").unwrap_err();
+    // A service that reads metadata from a request gets no further.
+    let read = serde_json::from_str::<Metadata>(r#"{"tags": "vip"}"#).unwrap_err();
+    assert!(read.to_string().starts_with("metadata name \"tags\" is reserved"), "{read}");
 }
 
 #[tokio::test]

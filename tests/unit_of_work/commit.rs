@@ -270,7 +270,7 @@ async fn what_one_batch_cannot_hold_is_refused_before_anything_is_sent() {
     unit.send(message(2));
     assert_eq!(
         unit.commit().await.unwrap_err().to_string(),
-        "1001 events are more than the 1000 that one commit may hold; nothing was sent"
+        "1001 events are more than the 1000 that one commit may hold; nothing was sent; split the command"
     );
     let mut unit = bank.begin();
     unit.record(&bank.accounts, &id("a"), booked(1)).await.unwrap();
