@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream};
-use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
+use cim_persistence::server::{Node, PrivateCluster, PrivateServer, Server, ServerConfig};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -36,6 +36,21 @@ async fn servers_started_at_once_differ_in_port_and_data() {
     make_stream(&context(one.url()).await, 1).await;
     let names: Vec<_> = context(two.url()).await.stream_names().collect().await;
     assert!(names.is_empty(), "{names:?}");
+}
+
+#[test]
+fn the_credentials_of_an_external_server_are_not_shown() {
+    for (url, shown) in [
+        ("nats://ann:hunter2@host:4222", "nats://***@host:4222"),
+        ("nats://ann:hunter2", "nats://***"),
+        ("nats://hunter2@a:1,nats://b:2", "nats://***"),
+        ("nats://ann:hun,hunter2@b:2", "nats://***@b:2"),
+        ("host", "host"),
+    ] {
+        let server = Server::External { url: url.to_owned() };
+        assert_eq!(format!("{server:?}"), format!("External {{ url: {shown:?} }}"));
+        assert_eq!(server.url(), url);
+    }
 }
 
 #[tokio::test]

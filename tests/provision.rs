@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use async_nats::jetstream;
 use cim_persistence::backend::nats::{Connection, provision, verify};
 use cim_persistence::backend::{ConnectionConfig, Replicas, Topology, TopologyError};
@@ -118,6 +120,12 @@ async fn a_stream_that_can_lose_events_is_refused_by_setting_and_left_alone() {
         ("max_age", json!(600_000_000_000_u64), "max_age must be unset and is 600s"),
         ("max_msgs_per_subject", json!(1), "max_msgs_per_subject must be unset and is 1"),
         ("max_msg_size", json!(1000), "max_msg_size must be at least 1048576 and is 1000"),
+        ("max_consumers", json!(10), "max_consumers must be at least 100 and is 10"),
+        (
+            "duplicate_window",
+            json!(30_000_000_000_u64),
+            "duplicate_window must be at least 120s and is 30s",
+        ),
         (
             "no_ack",
             json!(true),
@@ -212,7 +220,10 @@ async fn what_the_server_cannot_do_is_said() {
     let server = start(DURABLE).await;
     let connection = connect(server.url().to_owned()).await;
     let error = provision(&connection, &topology(Replicas::Three)).await.unwrap_err();
-    assert_eq!(error.to_string(), "stream CIM-EVENTS-sales could not be examined or created");
+    assert_eq!(
+        error.to_string(),
+        "stream CIM-EVENTS-sales could not be examined or created; correct what its cause names and ask again"
+    );
     assert_eq!(
         std::error::Error::source(&error).unwrap().to_string(),
         "the server does not support what is needed: replicas > 1 not supported in non-clustered mode (10074); \
@@ -224,6 +235,19 @@ async fn what_the_server_cannot_do_is_said() {
     assert_eq!(
         std::error::Error::source(&error).unwrap().to_string(),
         "refused as invalid, as it would be again: subjects overlap with an existing stream (10065)"
+    );
+}
+
+#[tokio::test]
+async fn where_nobody_answers_the_error_says_that_asking_again_is_safe() {
+    let server = start("").await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let connection = Connection::from_client(client).with_timeout(Duration::from_millis(100));
+    let error = provision(&connection, &topology(Replicas::One)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stream CIM-EVENTS-sales could not be examined or created; is JetStream running, and may this user ask it? ask \
+         again, which is safe"
     );
 }
 

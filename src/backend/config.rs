@@ -206,8 +206,8 @@ impl ConnectionConfig {
 
     /// Whether connecting waits for a server that cannot be reached, without bound, instead of failing at once.
     ///
-    /// Only absence is waited out; a refusal fails at once all the same. A connection that is lost later is always
-    /// made again.
+    /// Only absence is waited out, that of a leader of JetStream as well; a refusal fails at once all the same. A
+    /// connection that is lost later is always made again.
     pub fn retry_on_initial_connect(mut self, retry: bool) -> Self {
         self.retry_on_initial_connect = retry;
         self
@@ -263,6 +263,11 @@ impl ConnectionConfig {
         if addresses.is_empty() { Err(ConfigError::NoUrl) } else { Ok((addresses, auth)) }
     }
 
+    /// The server URLs, fit to be shown.
+    pub(crate) fn shown_urls(&self) -> Vec<String> {
+        self.urls.iter().map(|url| url::redact(url.expose_secret())).collect()
+    }
+
     fn empty() -> Self {
         Self {
             urls: Vec::new(),
@@ -282,10 +287,8 @@ impl ConnectionConfig {
 impl fmt::Debug for ConnectionConfig {
     /// Everything but the secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let urls: Vec<String> =
-            self.urls.iter().map(|url| url::redact(url.expose_secret())).collect();
         f.debug_struct("ConnectionConfig")
-            .field("urls", &urls)
+            .field("urls", &self.shown_urls())
             .field("auth", &self.auth)
             .field("tls", &self.tls)
             .field("client_name", &self.client_name)

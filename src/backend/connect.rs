@@ -47,6 +47,12 @@ pub enum ConnectError {
         /// What TLS says.
         detail: String,
     },
+    /// A client of the service's own has had no connection so far, and got none in the time that one request may take.
+    /// Start a server, correct the client's URL, or open the context again later.
+    #[error(
+        "the client that was handed in is not connected yet; is a NATS server running, and is the client's URL right?"
+    )]
+    NotConnected,
     /// The server is older than [`MIN_SERVER_VERSION`]. Upgrade it.
     #[error("nats-server {found} is too old; upgrade every server to {needed} or later")]
     ServerTooOld {
@@ -63,8 +69,10 @@ pub enum ConnectError {
         /// What was found.
         detail: String,
     },
-    /// JetStream is there and does not answer as it should. Try again later; look at the cluster's quorum.
-    #[error("JetStream does not answer; does the cluster have a leader?")]
+    /// JetStream is there and does not answer as it should. Where the source is
+    /// [transient](BackendError::is_transient), try again later and look at the cluster's quorum; else do what the text
+    /// says.
+    #[error("{}", of_jetstream(.0))]
     JetStreamUnavailable(#[source] BackendError),
     /// A server loses acknowledged writes when its machine fails. Configure `sync_interval: always`, or accept it with
     /// [`Durability::Reported`](super::Durability::Reported).
@@ -128,6 +136,20 @@ impl DurabilityReport {
 impl fmt::Display for LooseServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "server {} syncs every {:?}", self.name, self.sync_interval)
+    }
+}
+
+fn of_jetstream(source: &BackendError) -> &'static str {
+    match source {
+        BackendError::Denied { .. } => {
+            "JetStream cannot be asked; let this user publish to INFO of its API and receive answers"
+        }
+        source if source.is_transient() => {
+            "JetStream does not answer; does the cluster have a leader?"
+        }
+        _ => {
+            "JetStream answers wrongly; is this its API, and is nobody else answering in its place?"
+        }
     }
 }
 

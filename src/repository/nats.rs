@@ -8,13 +8,13 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// The aggregates of one type, on a client that the service has already connected.
     ///
     /// Opens the context that `config` describes and makes what is missing of it. The client is checked as
-    /// [`Connection::connect`] does: whether the servers are durable is reported, or required, as the configuration
-    /// says. Where several repositories share a context, open it once with [`Context::open`] and take each from it with
-    /// [`of`](Self::of): they then share one committer as well.
+    /// [`Connection::connect`] does: the server's version, JetStream, and whether the servers are durable, which is
+    /// reported, or required, as the configuration says. Where several repositories share a context, open it once with
+    /// [`Context::open`] and take each from it with [`of`](Self::of): they then share one committer as well.
     ///
     /// # Errors
-    /// [`RepositoryError::Store`] when `aggregate_type` is not a name, the server is too old or not as durable as
-    /// required, or the context cannot be opened.
+    /// [`RepositoryError::Store`] when `aggregate_type` is not a name, the client is not connected yet, the server is
+    /// too old, has no JetStream or is not as durable as required, or the context cannot be opened.
     ///
     /// ```no_run
     /// # use cim_persistence::prelude::*;

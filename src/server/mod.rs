@@ -25,6 +25,10 @@ mod process;
 mod ready;
 mod single;
 
+use std::fmt;
+
+use crate::backend::ConnectionConfig;
+
 pub use binary::{BinarySources, find_binary};
 pub use cluster::{Node, PrivateCluster};
 pub use config::ServerConfig;
@@ -32,13 +36,13 @@ pub use error::{Attempt, ServerError, Unfit};
 pub use single::PrivateServer;
 
 /// The server to work on: the one that `NATS_URL` names, or a private one.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Server {
     /// Somebody else's server. Its streams may belong to others: choose names that cannot clash, and
     /// remove only what you made.
     External {
-        /// The value of `NATS_URL`, unchanged; it may hold credentials, so do not print it.
+        /// The value of `NATS_URL`, unchanged; it may hold credentials, so do not print it. `Debug`
+        /// of the whole leaves them out.
         url: String,
     },
     /// A server of this process's own, gone when this value is dropped.
@@ -51,6 +55,20 @@ impl Server {
         match self {
             Self::External { url } => url,
             Self::Private(server) => server.url(),
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    /// Everything but the credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // As one text, even where it is a list: a comma may belong to a password.
+            Self::External { url } => {
+                let shown = ConnectionConfig::new(url.as_str()).shown_urls().join(",");
+                f.debug_struct("External").field("url", &shown).finish()
+            }
+            Self::Private(server) => f.debug_tuple("Private").field(server).finish(),
         }
     }
 }

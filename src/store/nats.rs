@@ -51,36 +51,36 @@ impl Context {
     /// Makes the streams and buckets that are missing, checks those that are there, and opens the context.
     ///
     /// Safe to be called by several processes at once. One round trip for each stream that exists, two for each that
-    /// is made, and one on a client of the service's own that nobody has asked for durability yet. A service without the
-    /// right to create streams uses [`open`](Self::open).
+    /// is made, and two on a client of the service's own that nobody has checked yet, for JetStream and durability. A
+    /// service without the right to create streams uses [`open`](Self::open).
     ///
     /// # Errors
-    /// [`StoreError::Connect`] when the server is too old, or not durable where that is required;
+    /// [`StoreError::Connect`] when the server is too old, has no JetStream, or is not durable where that is required,
+    /// and when a client of the service's own is not connected yet;
     /// [`StoreError::Topology`] when a stream cannot be made, or is set so that it can lose events.
     pub async fn provision(
         connection: &Connection,
         config: &NatsRepositoryConfig,
     ) -> Result<Self, StoreError> {
         let topology = config.topology()?;
-        connection.check_version()?;
-        connection.check_durability(config.durability).await?;
+        connection.check(config.durability).await?;
         provision(connection, &topology).await?;
         Self::on(Ports::nats(connection, config), config)
     }
 
     /// Opens a context whose streams and buckets an operator has made. Checks them and changes nothing; one round trip
-    /// each, and one as in [`provision`](Self::provision).
+    /// each, and two as in [`provision`](Self::provision).
     ///
     /// # Errors
-    /// [`StoreError::Connect`] when the server is too old, or not durable where that is required;
+    /// [`StoreError::Connect`] when the server is too old, has no JetStream, or is not durable where that is required,
+    /// and when a client of the service's own is not connected yet;
     /// [`StoreError::Topology`] when a stream or bucket is missing, or is set so that it can lose events.
     pub async fn open(
         connection: &Connection,
         config: &NatsRepositoryConfig,
     ) -> Result<Self, StoreError> {
         let topology = config.topology()?;
-        connection.check_version()?;
-        connection.check_durability(config.durability).await?;
+        connection.check(config.durability).await?;
         verify(connection, &topology).await?;
         Self::on(Ports::nats(connection, config), config)
     }

@@ -1,7 +1,10 @@
 //! Connecting to real servers: every way in and every refusal with its exact text. TLS is in `tls`, that no secret is
-//! shown in `secrets`.
+//! shown in `secrets`, clients that a service hands in are in `handed_in`, answers that a real server gives only now
+//! and then in `answers`.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
+mod handed_in;
 mod secrets;
 #[path = "../support/mod.rs"]
 mod support;

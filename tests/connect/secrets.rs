@@ -32,6 +32,8 @@ async fn no_secret_is_ever_shown() {
         ConnectionConfig::new(server.url()).credentials_file(creds),
         ConnectionConfig::new(format!("nats://app:{secret}@{port_of_none}")),
         ConnectionConfig::new(format!("nats://app:{secret}@{port_of_none}:1")),
+        // The host was forgotten.
+        ConnectionConfig::new(format!("nats://app:{secret}")),
     ];
     let mut shown = String::new();
     for config in configs {

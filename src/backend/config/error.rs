@@ -15,7 +15,7 @@ pub enum ConfigError {
     /// A server URL cannot be read. Correct it.
     #[error("server URL {url:?} cannot be used: {reason}")]
     Url {
-        /// The URL, without what stood before its `@`.
+        /// The URL, as far as it holds no secret.
         url: String,
         /// What is wrong with it.
         reason: &'static str,

@@ -30,14 +30,21 @@ impl ServerUrl {
     }
 }
 
-/// The URL without what stands before its last `@`: fit to be shown.
+/// The URL without what may be secret: fit to be shown. Only what can be a host and a port is kept, and the scheme: of
+/// `nats://user:secret`, whose host was forgotten, nobody can tell otherwise what is what.
 pub(crate) fn redact(text: &str) -> String {
-    let Some((before, place)) = text.rsplit_once('@') else { return text.to_owned() };
-    match before.split_once("://") {
-        Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_lowercase()) => {
-            format!("{scheme}://***@{place}")
-        }
-        _ => format!("***@{place}"),
+    let is_word = |scheme: &str| scheme.chars().all(|c| c.is_ascii_lowercase());
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if is_word(scheme) => (format!("{scheme}://"), rest),
+        _ => (String::new(), text),
+    };
+    let (secret, place) = match rest.rsplit_once('@') {
+        Some((_, place)) => ("***@", place),
+        None => ("", rest),
+    };
+    match check_place(place.strip_suffix('/').unwrap_or(place)) {
+        Ok(()) => format!("{scheme}{secret}{place}"),
+        Err(_) => format!("{scheme}***"),
     }
 }
 
@@ -59,8 +66,9 @@ fn auth_of(user_info: &str) -> Result<Auth, &'static str> {
 }
 
 fn check_place(place: &str) -> Result<(), &'static str> {
+    const MORE: &str = "only a host and a port may stand in it";
     if place.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#\\".contains(c)) {
-        return Err("only a host and a port may stand in it");
+        return Err(MORE);
     }
     let (host, port) = match place.strip_prefix('[') {
         Some(bracketed) => {
@@ -69,6 +77,9 @@ fn check_place(place: &str) -> Result<(), &'static str> {
                 return Err("what stands in [ ] is not an IPv6 address");
             }
             (address, port)
+        }
+        None if !place.chars().all(|c| c.is_alphanumeric() || ".-_:".contains(c)) => {
+            return Err(MORE);
         }
         None => place.split_at(place.find(':').unwrap_or(place.len())),
     };
@@ -141,10 +152,10 @@ mod tests {
                 "http://host",
                 r#"server URL "http://host" cannot be used: the scheme must be nats or tls"#,
             ),
-            ("nats://u:secret@", r#"server URL "nats://***@" cannot be used: it names no host"#),
+            ("nats://u:secret@", r#"server URL "nats://***" cannot be used: it names no host"#),
             (
                 "nats://u:secret@host:0",
-                r#"server URL "nats://***@host:0" cannot be used: its port must be a number from 1 to 65535"#,
+                r#"server URL "nats://***" cannot be used: its port must be a number from 1 to 65535"#,
             ),
             (
                 "nats://u:%zz@host",
@@ -156,16 +167,32 @@ mod tests {
             ),
             (
                 "nats://host/path",
-                r#"server URL "nats://host/path" cannot be used: only a host and a port may stand in it"#,
+                r#"server URL "nats://***" cannot be used: only a host and a port may stand in it"#,
             ),
-            ("nats://[::1", r#"server URL "nats://[::1" cannot be used: its [ is never closed"#),
+            ("nats://[::1", r#"server URL "nats://***" cannot be used: its [ is never closed"#),
             (
                 "nats://[one]",
-                r#"server URL "nats://[one]" cannot be used: what stands in [ ] is not an IPv6 address"#,
+                r#"server URL "nats://***" cannot be used: what stands in [ ] is not an IPv6 address"#,
             ),
             (
                 "user:secret://x@host:1:2",
-                r#"server URL "***@host:1:2" cannot be used: the scheme must be nats or tls"#,
+                r#"server URL "***" cannot be used: the scheme must be nats or tls"#,
+            ),
+            (
+                "nats://user:secret",
+                r#"server URL "nats://***" cannot be used: its port must be a number from 1 to 65535"#,
+            ),
+            (
+                "user:secret",
+                r#"server URL "***" cannot be used: its port must be a number from 1 to 65535"#,
+            ),
+            (
+                "nats://user:se@cret:x",
+                r#"server URL "nats://***" cannot be used: its port must be a number from 1 to 65535"#,
+            ),
+            (
+                "nats://user,secret",
+                r#"server URL "nats://***" cannot be used: only a host and a port may stand in it"#,
             ),
         ] {
             assert_eq!(refused(text), wanted);

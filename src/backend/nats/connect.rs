@@ -10,11 +10,12 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::{Connection, api_prefix};
 use crate::backend::nats::denials::Denials;
 use crate::backend::{
-    Auth, BackendError, ConfigError, ConnectError, ConnectionConfig, JetStreamLocation,
+    Auth, BackendError, ConfigError, ConnectError, ConnectionConfig, Durability, JetStreamLocation,
     MIN_SERVER_VERSION, Tls,
 };
 
@@ -46,17 +47,46 @@ impl Connection {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
-            let absent = matches!(
-                error,
-                ConnectError::Unreachable { .. } | ConnectError::JetStreamUnavailable(_)
-            );
-            if !(config.retry_on_initial_connect && absent) {
+            if !(config.retry_on_initial_connect && is_absence(&error)) {
                 return Err(error);
             }
             tracing::warn!(error = %error, retry_in = ?pause, "cannot connect to NATS yet");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Checks what [`connect`](Self::connect) checks, for whoever opens something on a connection.
+    ///
+    /// Two round trips on a client of the service's own that nobody has checked yet; none on a checked one, unless more
+    /// durability is required than was seen. A client that has no connection yet is waited for, at most as long as one
+    /// request may take.
+    pub(crate) async fn check(&self, durability: Durability) -> Result<(), ConnectError> {
+        self.wait_until_connected().await;
+        self.check_version()?;
+        // Whoever asked for durability, here or in `connect`, had found JetStream before.
+        if self.durable.get().is_none() {
+            check_jetstream(self).await?;
+        }
+        self.check_durability(durability).await
+    }
+
+    /// A client that retries its first connection is handed out before it has one. Whether it has got one is for the
+    /// check of its version to say.
+    async fn wait_until_connected(&self) {
+        if self.client.server_info().version.is_empty() {
+            // The client takes a flush up when it is connected.
+            let _ = timeout(self.timeout, self.client.flush()).await;
+        }
+    }
+}
+
+/// Whether it is worth while to wait. What was refused, or answered wrongly, will be so again.
+fn is_absence(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Unreachable { .. } => true,
+        ConnectError::JetStreamUnavailable(source) => source.is_transient(),
+        _ => false,
     }
 }
 
@@ -97,7 +127,7 @@ impl<'a> Plan<'a> {
             durable: Arc::default(),
             publisher: Arc::default(),
         };
-        check_jetstream(&connection, &config.jetstream).await?;
+        check_jetstream(&connection).await?;
         connection.check_durability(config.durability).await?;
         Ok(connection)
     }
@@ -213,6 +243,9 @@ fn with_tls(options: ConnectOptions, tls: &Tls) -> ConnectOptions {
 
 pub(crate) fn check_version(client: &Client) -> Result<(), ConnectError> {
     let found = client.server_info().version;
+    if found.is_empty() {
+        return Err(ConnectError::NotConnected);
+    }
     if version(&found) >= version(MIN_SERVER_VERSION) {
         return Ok(());
     }
@@ -232,10 +265,7 @@ struct AccountInfo {
     error: Option<super::provision::ApiError>,
 }
 
-async fn check_jetstream(
-    connection: &Connection,
-    location: &JetStreamLocation,
-) -> Result<(), ConnectError> {
+async fn check_jetstream(connection: &Connection) -> Result<(), ConnectError> {
     let subject = format!("{}.INFO", connection.api_prefix());
     let answer = match connection.request(&subject, None, Bytes::new()).await {
         Ok(answer) => answer,
@@ -245,12 +275,7 @@ async fn check_jetstream(
             });
         }
         // Whoever may not ask may still be allowed to work; the server's greeting has to do.
-        Err(BackendError::Denied { .. })
-            if connection.client().server_info().jetstream
-                || *location != JetStreamLocation::Default =>
-        {
-            return Ok(());
-        }
+        Err(error) if may_be_refused(connection, &error) && is_likely(connection) => return Ok(()),
         Err(error) => return Err(ConnectError::JetStreamUnavailable(error)),
     };
     let info: AccountInfo = serde_json::from_slice(&answer.payload).map_err(|error| {
@@ -261,8 +286,26 @@ async fn check_jetstream(
         Some(error) if matches!(error.err_code, 10039 | 10076) => {
             Err(ConnectError::NoJetStream { detail: error.to_string() })
         }
-        Some(error) => Err(ConnectError::JetStreamUnavailable(error.into_backend_error())),
+        Some(error) => {
+            Err(ConnectError::JetStreamUnavailable(error.into_backend_error("JetStream")))
+        }
     }
+}
+
+/// Whether the server refused the question. On a client of the service's own that looks like silence.
+fn may_be_refused(connection: &Connection, error: &BackendError) -> bool {
+    match error {
+        BackendError::Denied { .. } => true,
+        BackendError::Unknown { .. } => connection.denials.is_none(),
+        _ => false,
+    }
+}
+
+/// Whether there should be a JetStream, as far as can be told without asking it: the greeting knows of the server's own
+/// only, not of one in another domain or account.
+fn is_likely(connection: &Connection) -> bool {
+    let elsewhere = *connection.api_prefix != *api_prefix(&JetStreamLocation::Default);
+    elsewhere || connection.client.server_info().jetstream
 }
 
 /// Whether the server named another reason not to let this client in than the one with a kind of its own.

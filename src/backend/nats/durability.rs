@@ -56,9 +56,9 @@ impl Connection {
             }
             let reply: Reply = serde_json::from_slice(&answer.payload)
                 .map_err(|error| format!("an answer on {ASK} makes no sense: {error}"))?;
-            let expected = reply.cluster_size();
             replies.insert(reply.server.id.clone(), reply);
-            if replies.values().filter(|reply| reply.holds_data()).count() >= expected {
+            let (answered, expected) = counted(replies.values());
+            if answered >= expected {
                 break;
             }
         }
@@ -123,12 +123,18 @@ impl Reply {
     }
 }
 
+/// How many servers that hold data answered, and how many there are as far as any of these knows. What the others say
+/// does not count: a server without JetStream knows of no cluster.
+fn counted<'a>(replies: impl Iterator<Item = &'a Reply>) -> (usize, usize) {
+    let sizes = replies.filter(|reply| reply.holds_data()).map(Reply::cluster_size);
+    sizes.fold((0, 1), |(answered, expected), size| (answered + 1, expected.max(size)))
+}
+
 fn judge(replies: Vec<Reply>) -> DurabilityReport {
-    let holders: Vec<Reply> = replies.into_iter().filter(Reply::holds_data).collect();
-    let expected = holders.iter().map(Reply::cluster_size).max().unwrap_or(1);
+    let (answered, expected) = counted(replies.iter());
     let mut loose = Vec::new();
-    let mut silent = expected.saturating_sub(holders.len());
-    for reply in &holders {
+    let mut silent = expected.saturating_sub(answered);
+    for reply in replies.iter().filter(|reply| reply.holds_data()) {
         match &reply.data.config {
             None => silent += 1,
             Some(config) if !config.sync_always => loose.push(LooseServer {
@@ -176,6 +182,18 @@ mod tests {
         let sync_interval = Duration::from_secs(120);
         let servers = vec![LooseServer { name: "c".into(), sync_interval }];
         assert_eq!(judge(all(false)), DurabilityReport::NotDurable { servers });
+    }
+
+    #[test]
+    fn the_wait_goes_on_until_all_that_any_holder_knows_of_have_answered() {
+        let without_data = || reply("d", serde_json::json!({"disabled": true}));
+        let mut replies = vec![without_data()];
+        assert_eq!(counted(replies.iter()), (0, 1));
+        replies.extend([of_three("a", true), of_three("b", true), without_data()]);
+        assert_eq!(counted(replies.iter()), (2, 3));
+        replies.extend([of_three("c", true), without_data()]);
+        assert_eq!(counted(replies.iter()), (3, 3));
+        assert_eq!(judge(replies), DurabilityReport::Durable);
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(crate) async fn change_settings(
             .expect("settings are strings, numbers and flags, which always become JSON")
     };
     let asked = ask::<Value>(connection, spec, "STREAM.INFO", Bytes::new()).await?;
-    let mut wanted = asked.map_err(|error| failed(spec, error.into_backend_error()))?;
+    let mut wanted = asked.map_err(|error| refused(spec, error))?;
     let (before, after) = (as_json(before), as_json(after));
     let names = [&before, &after].into_iter().filter_map(Value::as_object).flatten();
     for (name, _) in names.filter(|(name, _)| before.get(name) != after.get(name)) {
@@ -112,7 +112,7 @@ pub(crate) async fn change_settings(
     }
     let wanted = Bytes::from(wanted.to_string());
     let answer = ask::<StreamSettings>(connection, spec, "STREAM.UPDATE", wanted).await?;
-    answer.map(drop).map_err(|error| failed(spec, error.into_backend_error()))
+    answer.map(drop).map_err(|error| refused(spec, error))
 }
 
 fn check(spec: &StreamSpec, settings: &StreamSettings) -> Result<(), TopologyError> {
@@ -127,7 +127,7 @@ async fn info(
     match ask(connection, spec, "STREAM.INFO", Bytes::new()).await? {
         Ok(settings) => Ok(Some(settings)),
         Err(error) if error.err_code == NOT_FOUND => Ok(None),
-        Err(error) => Err(failed(spec, error.into_backend_error())),
+        Err(error) => Err(refused(spec, error)),
     }
 }
 
@@ -143,9 +143,9 @@ async fn create(
         }
         // Somebody else was faster: what is there now decides.
         Err(error) if error.err_code == NAME_IN_USE => {
-            info(connection, spec).await?.ok_or_else(|| failed(spec, error.into_backend_error()))
+            info(connection, spec).await?.ok_or_else(|| refused(spec, error))
         }
-        Err(error) => Err(failed(spec, error.into_backend_error())),
+        Err(error) => Err(refused(spec, error)),
     }
 }
 
@@ -158,7 +158,8 @@ async fn ask<S: DeserializeOwned>(
     payload: Bytes,
 ) -> Result<Result<S, ApiError>, TopologyError> {
     let subject = format!("{}.{verb}.{}", connection.api_prefix(), spec.name());
-    let deadline = Instant::now() + connection.timeout();
+    // None when the timeout is so long that the clock has no name for its end.
+    let deadline = Instant::now().checked_add(connection.timeout());
     loop {
         let outcome = ask_once(connection, &subject, payload.clone()).await;
         let again = match &outcome {
@@ -166,7 +167,8 @@ async fn ask<S: DeserializeOwned>(
             Ok(Ok(_)) => false,
             Err(error) => error.is_transient(),
         };
-        if !again || Instant::now() + PAUSE >= deadline {
+        let late = deadline.is_some_and(|deadline| Instant::now() + PAUSE >= deadline);
+        if !again || late {
             return outcome.map_err(|error| failed(spec, error));
         }
         sleep(PAUSE).await;
@@ -193,10 +195,15 @@ async fn ask_once<S: DeserializeOwned>(
     }
 }
 
+fn refused(spec: &StreamSpec, error: ApiError) -> TopologyError {
+    failed(spec, error.into_backend_error(&format!("stream {}", spec.name())))
+}
+
 fn failed(spec: &StreamSpec, error: BackendError) -> TopologyError {
     let stream = spec.name().to_owned();
     match error {
         BackendError::Denied { subject, .. } => TopologyError::Denied { stream, subject },
+        BackendError::NotFound { .. } => TopologyError::Missing { stream },
         source => TopologyError::Backend { stream, source },
     }
 }
@@ -224,14 +231,32 @@ impl fmt::Display for ApiError {
 }
 
 impl ApiError {
-    pub(super) fn into_backend_error(self) -> BackendError {
+    /// What it means for `what` was asked about.
+    pub(super) fn into_backend_error(self, what: &str) -> BackendError {
         let detail = self.to_string();
         match self {
+            Self { err_code: NOT_FOUND, .. } => BackendError::NotFound { what: what.to_owned() },
             Self { err_code: NOT_CLUSTERED, .. } => BackendError::Unsupported {
                 detail: format!("{detail}; configure one replica or use a cluster"),
             },
             Self { code: 400..500, .. } => BackendError::Invalid { detail },
             _ => BackendError::unavailable(detail),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Replicas;
+
+    #[test]
+    fn a_stream_that_is_gone_is_missing_whatever_was_asked_of_it() {
+        let gone = || ApiError { code: 404, err_code: 10059, description: "not found".into() };
+        let error = gone().into_backend_error("stream S");
+        assert!(matches!(error, BackendError::NotFound { what } if what == "stream S"));
+        let spec = StreamSpec::bucket("b", Replicas::One).unwrap();
+        let error = refused(&spec, gone());
+        assert!(matches!(error, TopologyError::Missing { stream } if stream == "KV_b"));
     }
 }

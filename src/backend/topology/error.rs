@@ -9,7 +9,9 @@ use crate::backend::BackendError;
 #[non_exhaustive]
 pub enum TopologyError {
     /// A name cannot be that of a stream or a bucket. Choose another.
-    #[error("{what} {text:?} must have 1 to {max} characters of A-Z a-z 0-9 _ and -")]
+    #[error(
+        "{what} {text:?} must have 1 to {max} characters of A-Z a-z 0-9 _ and -; choose another name"
+    )]
     Name {
         /// What the name is for.
         what: &'static str,
@@ -59,8 +61,9 @@ pub enum TopologyError {
         /// The subject that was refused.
         subject: String,
     },
-    /// The server could not be asked, or refused to create a stream. The source says which; asking again is safe.
-    #[error("stream {stream} could not be examined or created")]
+    /// The server could not be asked, or refused to create a stream. The source says which: correct what it names, or
+    /// ask again where it is [transient](BackendError::is_transient), which is always safe.
+    #[error("stream {stream} could not be examined or created; {}", remedy(source))]
     Backend {
         /// The stream.
         stream: String,
@@ -84,6 +87,13 @@ pub struct SettingMismatch {
 impl fmt::Display for SettingMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} must be {} and is {}", self.field, self.wanted, self.found)
+    }
+}
+
+fn remedy(source: &BackendError) -> &'static str {
+    match source.is_transient() {
+        true => "is JetStream running, and may this user ask it? ask again, which is safe",
+        false => "correct what its cause names and ask again",
     }
 }
 

@@ -9,8 +9,11 @@ use super::Replicas;
 use super::error::{SettingMismatch, TopologyError};
 use super::settings::{Discard, Retention, Storage, StreamSettings};
 
-/// How long a created stream remembers message ids. Longer than any retry of a request; correctness does not hang on
-/// it, since expectations refuse a second copy.
+/// How long a created stream remembers message ids, and the least for the stream of the events.
+///
+/// Commits of events do not hang on it, since their expectations refuse a second copy.
+/// [`Outbox::save_messages`](crate::outbox::Outbox::save_messages) does: nothing guards what it saves, so for half a
+/// minute it sends again what it had no answer to, and for two minutes it promises to refuse an id that is stored.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// How many consumers a created stream may have.
@@ -18,6 +21,10 @@ pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// Set, because a server of 2.15 takes an unset limit for 1000, and every projection, watcher and long read is a
 /// consumer. Far above what one stream can serve, and still a bound.
 pub const MAX_CONSUMERS: u64 = 100_000;
+
+/// A stream that may have fewer consumers than this is refused. Every projection, watcher and long read of every
+/// process has one of its own, so a smaller limit was not set with this crate in mind.
+const MIN_CONSUMERS: u64 = 100;
 
 /// A stream that takes only smaller messages than this is refused: a server's default `max_payload`, in bytes.
 pub const MIN_MESSAGE_BYTES: u64 = 1024 * 1024;
@@ -110,6 +117,9 @@ impl StreamSpec {
     /// Whether a stream with these settings can stand in: it may differ from what would be created as long as it can
     /// lose nothing and refuses nothing that is needed.
     ///
+    /// What may be larger has a least value: [`MIN_MESSAGE_BYTES`], 100 consumers, the replicas that are wanted, and
+    /// for the stream of the events [`DUPLICATE_WINDOW`].
+    ///
     /// # Errors
     /// Every setting that is wrong.
     pub fn check(&self, actual: &StreamSettings) -> Result<(), Vec<SettingMismatch>> {
@@ -141,15 +151,13 @@ impl StreamSpec {
         if actual.persist_mode.as_deref() == Some("async") {
             wrong.add("persist_mode", "default", "async");
         }
-        if let Some(size) = actual.max_msg_size.filter(|size| *size < MIN_MESSAGE_BYTES) {
-            wrong.add("max_msg_size", format!("at least {MIN_MESSAGE_BYTES}"), size);
-        }
-        if actual.num_replicas < wanted.num_replicas {
-            wrong.add(
-                "num_replicas",
-                format!("at least {}", wanted.num_replicas),
-                actual.num_replicas,
-            );
+        wrong.unless_at_least("max_msg_size", MIN_MESSAGE_BYTES, actual.max_msg_size);
+        wrong.unless_at_least("max_consumers", MIN_CONSUMERS, actual.max_consumers);
+        wrong.unless_at_least("num_replicas", wanted.num_replicas, Some(actual.num_replicas));
+        let window = actual.duplicate_window.unwrap_or_default();
+        if self.keeps == Keeps::Everything && window < DUPLICATE_WINDOW {
+            let wanted = format!("at least {DUPLICATE_WINDOW:?}");
+            wrong.add("duplicate_window", wanted, format!("{window:?}"));
         }
         for subject in &wanted.subjects {
             if !actual.subjects.iter().any(|pattern| covers(pattern, subject)) {
@@ -210,6 +218,13 @@ impl Mismatches {
     fn unless_equal<T: PartialEq + Display>(&mut self, field: &'static str, wanted: T, found: T) {
         if wanted != found {
             self.add(field, wanted, found);
+        }
+    }
+
+    /// A limit that is not set is none.
+    fn unless_at_least(&mut self, field: &'static str, least: u64, limit: Option<u64>) {
+        if let Some(limit) = limit.filter(|limit| *limit < least) {
+            self.add(field, format!("at least {least}"), limit);
         }
     }
 

@@ -43,10 +43,16 @@ const SPOILS_BOTH: &[(Spoil, &str)] = &[
     (|s| s.subject_transform = Some(json!({})), "subject_transform must be unset and is {}"),
     (|s| s.persist_mode = Some("async".into()), "persist_mode must be default and is async"),
     (|s| s.max_msg_size = Some(1024), "max_msg_size must be at least 1048576 and is 1024"),
+    (|s| s.max_consumers = Some(99), "max_consumers must be at least 100 and is 99"),
     (|s| s.num_replicas = 1, "num_replicas must be at least 3 and is 1"),
 ];
 
 const SPOILS_EVENTS: &[(Spoil, &str)] = &[
+    (
+        |s| s.duplicate_window = Some(Duration::from_secs(119)),
+        "duplicate_window must be at least 120s and is 119s",
+    ),
+    (|s| s.duplicate_window = None, "duplicate_window must be at least 120s and is 0ns"),
     (|s| s.deny_purge = false, "deny_purge must be true and is false"),
     (|s| s.allow_rollup = true, "allow_rollup_hdrs must be false and is true"),
     (|s| s.allow_msg_ttl = true, "allow_msg_ttl must be false and is true"),
@@ -68,6 +74,7 @@ const SPOILS_TIMEOUTS: &[(Spoil, &str)] = &[
     (|s| s.allow_msg_schedules = false, "allow_msg_schedules must be true and is false"),
     (|s| s.max_msgs = Some(9), "max_msgs must be unset and is 9"),
     (|s| s.max_age = Some(Duration::from_secs(9)), "max_age must be unset and is 9s"),
+    (|s| s.max_consumers = Some(1), "max_consumers must be at least 100 and is 1"),
     (|s| s.num_replicas = 1, "num_replicas must be at least 3 and is 1"),
     (
         |s| s.subjects = vec!["cim.timeouts.sales.at.>".into()],
@@ -109,7 +116,8 @@ fn harmless_differences_are_accepted() {
         |_| {},
         |s| s.num_replicas = 5,
         |s| s.max_consumers = None,
-        |s| s.duplicate_window = Some(Duration::from_secs(1)),
+        |s| s.max_consumers = Some(100),
+        |s| s.duplicate_window = Some(Duration::from_secs(240)),
         |s| s.max_msg_size = Some(MIN_MESSAGE_BYTES),
         |s| s.subjects = vec![">".into()],
     ];
@@ -120,6 +128,10 @@ fn harmless_differences_are_accepted() {
     }
     assert_eq!(said(&events(), |s| s.subjects = vec!["cim.*.sales.>".into()]), "");
     assert_eq!(said(&bucket(), |s| s.max_msgs_per_subject = Some(8)), "");
+    // Only the stream of the events takes messages that nothing but their ids guards.
+    for spec in [bucket(), timeouts()] {
+        assert_eq!(said(&spec, |s| s.duplicate_window = Some(Duration::from_secs(1))), "");
+    }
 }
 
 #[test]
@@ -147,7 +159,7 @@ fn names_are_checked_before_anything_is_asked() {
     let long = "x".repeat(241);
     for name in ["", "a.b", "a b", "a*", "a/b", "ä", &long] {
         let error = StreamSpec::events(name, &scheme(), Replicas::One).unwrap_err().to_string();
-        let wanted = "must have 1 to 240 characters of A-Z a-z 0-9 _ and -";
+        let wanted = "must have 1 to 240 characters of A-Z a-z 0-9 _ and -; choose another name";
         assert_eq!(error, format!("stream name {name:?} {wanted}"));
         let error = StreamSpec::bucket(name, Replicas::One).unwrap_err().to_string();
         assert_eq!(error, format!("bucket name {name:?} {wanted}"));
