@@ -1,36 +1,90 @@
-//! Blocks in a bucket: stored once, found by their CIDs, verified before they are given back.
+//! Blocks in a bucket: stored once, found by their CIDs, verified before they are given back. In memory and on a server
+//! alike.
 
 #![allow(clippy::unwrap_used)]
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use cid::Cid;
 use cim_persistence::backend::ReadFrom;
+use cim_persistence::backend::nats::Connection;
 use cim_persistence::clock::Timestamp;
 use cim_persistence::content_store::{ContentAddressedStorage, ContentError};
 use cim_persistence::event::{Envelope, Metadata, NonEmpty};
 use cim_persistence::ipld::{BlockError, Chain, ChainError, Codec, Hash, IpldSerializer};
-use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue};
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::state::{
+    Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue, NatsKeyValue,
+};
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, EventType};
 use cim_persistence::testing::faults::{Fault, Faults};
 use uuid::Uuid;
 
-fn storage(bucket: &MemoryKeyValue) -> ContentAddressedStorage {
-    ContentAddressedStorage::new(Arc::new(bucket.clone()), IpldSerializer::default())
+const BUCKET: &str = "blocks";
+
+/// Makes two tests of each promise: one on a bucket in memory, one on a bucket of a real server.
+macro_rules! kept_by_every_bucket {
+    ($($promise:ident)+) => {
+        mod in_memory {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    let bucket = super::MemoryKeyValue::new(super::BUCKET);
+                    super::$promise(std::sync::Arc::new(bucket)).await;
+                }
+            )+
+        }
+        mod on_a_server {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    let (_server, bucket) = super::bucket_on_a_server().await;
+                    super::$promise(std::sync::Arc::new(bucket)).await;
+                }
+            )+
+        }
+    };
+}
+
+kept_by_every_bucket! {
+    a_value_comes_back_from_every_format
+    a_value_is_stored_once
+    a_deleted_block_can_be_stored_again
+    a_block_that_is_not_there_is_not_found
+    a_damaged_block_is_found_on_every_way
+    only_canonical_blocks_are_stored
+    a_cid_of_another_kind_is_refused_before_any_io
+    a_chain_is_followed_back_to_its_first_block
+    a_chain_with_a_hole_or_damage_is_found
+}
+
+/// A server with a bucket that was made without this crate.
+async fn bucket_on_a_server() -> (PrivateServer, NatsKeyValue) {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let config = kv::Config { bucket: BUCKET.to_owned(), ..kv::Config::default() };
+    jetstream::new(client.clone()).create_key_value(config).await.unwrap();
+    let bucket = NatsKeyValue::open(&Connection::from_client(client), BUCKET).await.unwrap();
+    (server, bucket)
+}
+
+fn storage(bucket: &Arc<dyn KeyValue>) -> ContentAddressedStorage {
+    ContentAddressedStorage::new(bucket.clone(), IpldSerializer::default())
 }
 
 fn key(cid: &Cid) -> Key {
     Key::new(cid.to_string()).unwrap()
 }
 
-async fn set(bucket: &MemoryKeyValue, cid: &Cid, change: Change) {
+async fn set(bucket: &Arc<dyn KeyValue>, cid: &Cid, change: Change) {
     let write = KeyWrite::new(key(cid), change, Expected::Anything);
     bucket.write(NonEmpty::one(write)).await.unwrap();
 }
 
-async fn revision(bucket: &MemoryKeyValue, cid: &Cid) -> u64 {
+async fn revision(bucket: &Arc<dyn KeyValue>, cid: &Cid) -> u64 {
     bucket.get(&key(cid), ReadFrom::Leader).await.unwrap().revision
 }
 
@@ -58,7 +112,7 @@ fn history(length: u64) -> Chain {
     chain
 }
 
-async fn stored(bucket: &MemoryKeyValue, chain: &Chain) -> ContentAddressedStorage {
+async fn stored(bucket: &Arc<dyn KeyValue>, chain: &Chain) -> ContentAddressedStorage {
     let blocks = storage(bucket);
     for block in chain.blocks() {
         assert_eq!(blocks.store_block(block.bytes.clone()).await.unwrap(), block.cid);
@@ -68,13 +122,11 @@ async fn stored(bucket: &MemoryKeyValue, chain: &Chain) -> ContentAddressedStora
 
 const MANY: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
-#[tokio::test]
-async fn a_value_comes_back_from_every_format() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_value_comes_back_from_every_format(bucket: Arc<dyn KeyValue>) {
     for codec in [Codec::DagCbor, Codec::DagJson] {
         for hash in [Hash::Sha2, Hash::Blake3] {
             let writer = IpldSerializer::new(codec, hash);
-            let writer = ContentAddressedStorage::new(Arc::new(bucket.clone()), writer);
+            let writer = ContentAddressedStorage::new(bucket.clone(), writer);
             let value = ("two chairs".to_owned(), 0.5);
             let cid = writer.store(&value).await.unwrap();
             // Whoever reads need not know what it was written with.
@@ -87,9 +139,7 @@ async fn a_value_comes_back_from_every_format() {
     }
 }
 
-#[tokio::test]
-async fn a_value_is_stored_once() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_value_is_stored_once(bucket: Arc<dyn KeyValue>) {
     let blocks = storage(&bucket);
     let cid = blocks.store("chair").await.unwrap();
     let before = revision(&bucket, &cid).await;
@@ -98,9 +148,7 @@ async fn a_value_is_stored_once() {
     assert_eq!(revision(&bucket, &cid).await, before);
 }
 
-#[tokio::test]
-async fn a_deleted_block_can_be_stored_again() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_deleted_block_can_be_stored_again(bucket: Arc<dyn KeyValue>) {
     let blocks = storage(&bucket);
     let cid = blocks.store("chair").await.unwrap();
     set(&bucket, &cid, Change::Delete).await;
@@ -109,22 +157,18 @@ async fn a_deleted_block_can_be_stored_again() {
     assert_eq!(blocks.retrieve::<String>(&cid).await.unwrap(), "chair");
 }
 
-#[tokio::test]
-async fn a_block_that_is_not_there_is_not_found() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_block_that_is_not_there_is_not_found(bucket: Arc<dyn KeyValue>) {
     let cid = IpldSerializer::default().cid_of(b"\x01");
     match storage(&bucket).retrieve::<u8>(&cid).await {
         Err(ContentError::NotFound { cid: missing, bucket }) => {
-            assert_eq!((*missing, bucket.as_str()), (cid, "blocks"));
+            assert_eq!((*missing, bucket.as_str()), (cid, BUCKET));
         }
         other => panic!("{other:?}"),
     }
     assert!(!storage(&bucket).exists(&cid).await.unwrap());
 }
 
-#[tokio::test]
-async fn a_damaged_block_is_found_on_every_way() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_damaged_block_is_found_on_every_way(bucket: Arc<dyn KeyValue>) {
     let blocks = storage(&bucket);
     let cid = blocks.store("chair").await.unwrap();
     set(&bucket, &cid, Change::Put(Bytes::from_static(b"\x65choir"))).await;
@@ -138,16 +182,14 @@ async fn a_damaged_block_is_found_on_every_way() {
     for found in found {
         match found {
             Err(ContentError::Block { cid: which, bucket, source }) => {
-                assert_eq!((*which, bucket.as_str(), &source), (cid, "blocks", &mismatch));
+                assert_eq!((*which, bucket.as_str(), &source), (cid, BUCKET, &mismatch));
             }
             other => panic!("{other:?}"),
         }
     }
 }
 
-#[tokio::test]
-async fn only_canonical_blocks_are_stored() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn only_canonical_blocks_are_stored(bucket: Arc<dyn KeyValue>) {
     let blocks = storage(&bucket);
     for (bytes, error) in [
         (&b"\x18\x01"[..], BlockError::NonCanonical),
@@ -162,9 +204,7 @@ async fn only_canonical_blocks_are_stored() {
     assert!(bucket.keys(">").await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn a_cid_of_another_kind_is_refused_before_any_io() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_cid_of_another_kind_is_refused_before_any_io(bucket: Arc<dyn KeyValue>) {
     let cid = Cid::new_v1(0x55, *IpldSerializer::default().cid_of(b"\x01").hash());
     let unsupported = BlockError::UnsupportedCid { cid: Box::new(cid) };
     match storage(&bucket).exists(&cid).await {
@@ -173,9 +213,7 @@ async fn a_cid_of_another_kind_is_refused_before_any_io() {
     }
 }
 
-#[tokio::test]
-async fn a_chain_is_followed_back_to_its_first_block() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_chain_is_followed_back_to_its_first_block(bucket: Arc<dyn KeyValue>) {
     let chain = history(5);
     let blocks = stored(&bucket, &chain).await;
     let head = chain.head().unwrap();
@@ -193,9 +231,7 @@ async fn a_chain_is_followed_back_to_its_first_block() {
     }
 }
 
-#[tokio::test]
-async fn a_chain_with_a_hole_or_damage_is_found() {
-    let bucket = MemoryKeyValue::new("blocks");
+async fn a_chain_with_a_hole_or_damage_is_found(bucket: Arc<dyn KeyValue>) {
     let chain = history(5);
     let blocks = stored(&bucket, &chain).await;
     let head = *chain.head().unwrap();
@@ -223,16 +259,17 @@ async fn a_chain_with_a_hole_or_damage_is_found() {
 async fn expect_error(blocks: &ContentAddressedStorage, head: &Cid, error: ChainError) {
     match blocks.get_chain(head, MANY).await {
         Err(ContentError::Chain { head: which, bucket, source }) => {
-            assert_eq!((*which, bucket.as_str(), source), (*head, "blocks", error));
+            assert_eq!((*which, bucket.as_str(), source), (*head, BUCKET, error));
         }
         other => panic!("{other:?}"),
     }
 }
 
+/// A single server has no replica that could be behind, so this is for memory alone.
 #[tokio::test]
 async fn a_replica_that_is_behind_hides_nothing() {
     let faults = Faults::new();
-    let bucket = MemoryKeyValue::new("blocks").with_faults(&faults);
+    let bucket: Arc<dyn KeyValue> = Arc::new(MemoryKeyValue::new(BUCKET).with_faults(&faults));
     let blocks = storage(&bucket);
     let cid = blocks.store("chair").await.unwrap();
     let nothing_seen = || faults.plan(Fault::StaleRead(usize::MAX));

@@ -1,10 +1,12 @@
-//! Connecting to real servers: every way in and every refusal with its exact text. TLS is in `tls`, that no secret is
-//! shown in `secrets`, clients that a service hands in are in `handed_in`, answers that a real server gives only now
-//! and then in `answers`.
+//! Connecting to real servers: every way in and every refusal with its exact text. Credentials files that let somebody
+//! in are in `creds`, TLS is in `tls`, that no secret is shown in `secrets`, clients that a service hands in are in
+//! `handed_in`, answers that a real server gives only now and then in `answers`.
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod creds;
 mod handed_in;
+mod name;
 mod secrets;
 #[path = "../support/mod.rs"]
 mod support;
@@ -265,21 +267,6 @@ async fn every_kind_of_identity_gets_in_and_a_wrong_one_does_not() {
             .await
             .to_string(),
         "credentials file no/such.creds cannot be read; check its path and its permissions"
-    );
-    // A token server pays no heed to a JWT, so what is shown here is that the file is read and sent.
-    let creds = format!(
-        "-----BEGIN NATS USER JWT-----\neyJ0.eyJ1.c2ln\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        other.seed().unwrap()
-    );
-    std::fs::write(&path, creds).unwrap();
-    assert_eq!(
-        refused(ConnectionConfig::new(token.url()).credentials_file(&path)).await.to_string(),
-        format!(
-            "the NATS server at {} refuses to authorize the user of {}; check the credentials",
-            token.url(),
-            path.display()
-        )
     );
 }
 
