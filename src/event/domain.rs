@@ -70,7 +70,8 @@ pub trait DomainEvent: Serialize + for<'de> Deserialize<'de> {
     /// Every event type there is of this type, each once, as it is written now. Default: none, which means that it is not
     /// known.
     ///
-    /// Stored events of older versions are changed into these shapes before they are read.
+    /// Stored events of older versions are changed into these shapes before they are read, where upcasters lead there. An
+    /// event of another type, or of a newer version, is not read into this type: the code is older than what is stored.
     fn shapes() -> &'static [Shape] {
         &[]
     }

@@ -76,7 +76,7 @@ impl<A: Aggregate> Loaded<A> {
     /// Applies what a stored event is today: several events perhaps, or none, of one version of the aggregate.
     fn apply_stored(&mut self, event: &StoredEvent) -> Result<(), StoreError> {
         if !event.is_changed() {
-            self.state.apply(&event.data()?);
+            self.state.apply(&event.domain_event()?);
             return Ok(());
         }
         let events: Vec<A::Event> = event.events()?;

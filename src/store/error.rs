@@ -110,8 +110,7 @@ pub enum StoreError {
     },
     /// A stored event does not have the shape the code expects. Add an upcaster or restore the old shape.
     #[error(
-        "event {event_type} version {schema_version} at position {position} does not decode: {reason}; add an upcaster or \
-         restore the old shape"
+        "event {event_type} version {schema_version} at position {position} does not decode: {reason}"
     )]
     Shape {
         /// The event's type.
@@ -120,7 +119,7 @@ pub enum StoreError {
         schema_version: u32,
         /// Its position.
         position: u64,
-        /// Why not.
+        /// Why not, and what to do.
         reason: String,
     },
     /// A stored event cannot be changed into the newest shape; see the error.

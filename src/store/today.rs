@@ -53,13 +53,31 @@ impl StoredEvent {
     /// The events that it is today: one, unless an [`Evolution`] splits or drops it.
     ///
     /// # Errors
-    /// [`StoreError::Shape`], [`StoreError::Upcast`].
+    /// [`StoreError::Shape`], also for an event type that `E` does not have and for a newer version of it than the code knows,
+    /// where `E` tells its [`shapes`](DomainEvent::shapes); [`StoreError::Upcast`].
     pub fn events<E: DomainEvent>(&self) -> Result<Vec<E>, StoreError> {
         match &self.today {
             Today::Changed(evolution) => {
                 self.upcast(evolution)?.iter().map(|made| self.read(&made.value)).collect()
             }
-            _ => Ok(vec![self.data()?]),
+            _ => Ok(vec![self.domain_event()?]),
+        }
+    }
+
+    /// The event as one of a type that says which event types are its own. Serde reads an event of another name, or of a newer
+    /// version, into it as well where the fields it looks for are there.
+    pub(crate) fn domain_event<E: DomainEvent>(&self) -> Result<E, StoreError> {
+        let Envelope { event_type, schema_version, .. } = &self.envelope;
+        let of = std::any::type_name::<E>();
+        match E::shape_of(event_type.as_str()) {
+            Some(shape) if *schema_version > shape.version => Err(self.shape(format!(
+                "{of} knows versions up to {}; bring the code up to date",
+                shape.version
+            ))),
+            None if !E::shapes().is_empty() => {
+                Err(self.shape(format!("{of} has no event of this name; add it, or an upcaster")))
+            }
+            Some(_) | None => self.data(),
         }
     }
 
@@ -83,7 +101,7 @@ impl StoredEvent {
     /// # Errors
     /// [`StoreError::Shape`] when it does not have the shape of `T`.
     pub fn stored_data<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
-        ipld::decode_data_as(&self.block, self.codec).map_err(|error| self.shape(error))
+        ipld::decode_data_as(&self.block, self.codec).map_err(|error| self.other_shape(&error))
     }
 
     /// Whether an [`Evolution`] changes it, so that it is read otherwise than it is stored.
@@ -117,15 +135,19 @@ impl StoredEvent {
     }
 
     fn read<T: DeserializeOwned>(&self, value: &Ipld) -> Result<T, StoreError> {
-        ipld::from_value(self.codec, value).map_err(|error| self.shape(error))
+        ipld::from_value(self.codec, value).map_err(|error| self.other_shape(&error))
     }
 
-    fn shape(&self, error: BlockError) -> StoreError {
+    fn other_shape(&self, error: &BlockError) -> StoreError {
+        self.shape(format!("{error}; add an upcaster, or restore the old shape"))
+    }
+
+    fn shape(&self, reason: String) -> StoreError {
         StoreError::Shape {
             event_type: self.envelope.event_type.to_string(),
             schema_version: self.envelope.schema_version,
             position: self.position.get(),
-            reason: error.to_string(),
+            reason,
         }
     }
 

@@ -17,3 +17,4 @@ mod save;
 mod snapshots;
 mod stale;
 mod transact;
+mod unknown;
