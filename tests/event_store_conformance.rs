@@ -1,6 +1,7 @@
 //! Every event store of the crate keeps the promises that the public suite states.
 #![allow(clippy::unwrap_used)]
 
+use cim_persistence::event::Metadata;
 use cim_persistence::server::{self, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig, Ports};
 use cim_persistence::subject::AggregateId;
@@ -11,10 +12,14 @@ fn id(name: &str) -> AggregateId {
     AggregateId::new(name).unwrap()
 }
 
+fn metadata(name: &str) -> Metadata {
+    Metadata::new([("test", name), ("tenant", "suite")]).unwrap()
+}
+
 #[tokio::test]
 async fn store_in_memory_keeps_every_promise() {
     let config = NatsRepositoryConfig::for_context("suite");
-    event_store::run(&Context::on(Ports::in_memory(), &config).unwrap(), id).await;
+    event_store::run(&Context::on(Ports::in_memory(), &config).unwrap(), id, metadata).await;
 }
 
 #[tokio::test]
@@ -25,7 +30,8 @@ async fn store_on_nats_keeps_every_promise() {
     for enable_ipld in [true, false] {
         let context = format!("suite-{}", uuid::Uuid::new_v4().simple());
         let config = NatsRepositoryConfig { context, enable_ipld, ..Default::default() };
-        event_store::run(&Context::provision(&connection, &config).await.unwrap(), id).await;
+        let store = Context::provision(&connection, &config).await.unwrap();
+        event_store::run(&store, id, metadata).await;
         remove(server.url(), &config).await;
     }
 }

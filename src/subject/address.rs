@@ -5,7 +5,8 @@
 
 use super::event_pattern::{HeaderFilter, parse_version};
 use super::id::AggregateId;
-use super::scheme::{Names, Subject, SubjectScheme};
+use super::literal::{Subject, shown};
+use super::scheme::{Names, SubjectScheme};
 use super::token::{AggregateType, EventType, InvalidToken, ModelType};
 
 /// Why a text is not the address of anything.
@@ -291,13 +292,4 @@ fn shape(text: &str, form: String) -> InvalidAddress {
 
 fn token_of(text: &str) -> impl Fn(InvalidToken) -> InvalidAddress {
     move |source| InvalidAddress::Token { text: shown(text), source }
-}
-
-/// As much of a refused text as an error should carry: the text may come from anywhere and have any length.
-fn shown(text: &str) -> String {
-    const LIMIT: usize = 256;
-    match text.char_indices().nth(LIMIT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

@@ -5,6 +5,7 @@
 
 mod token;
 mod id;
+mod literal;
 mod scheme;
 mod pattern;
 mod event_pattern;
@@ -16,8 +17,9 @@ pub use address::{Address, InvalidAddress, Location};
 pub use aggregate_pattern::AggregatePattern;
 pub use event_pattern::{EventPattern, HeaderFilter};
 pub use id::{AggregateId, Identity, MAX_ID_BYTES};
+pub use literal::{InvalidSubject, Subject};
 pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, Pattern};
-pub use scheme::{MAX_PREFIX_BYTES, Names, Subject, SubjectScheme};
+pub use scheme::{MAX_PREFIX_BYTES, Names, SubjectScheme};
 pub use timeout::{TimeoutAddress, TimeoutSubjects};
 pub use token::{
     AggregateType, ConstraintName, ContextName, EventType, InvalidToken, MAX_NAME_BYTES, ModelType,

@@ -1,14 +1,14 @@
 //! Where things lie: the subjects of a deployment, and the names of its stream and buckets.
 //!
-//! What a person may write to name one of these subjects is in `address.rs` and `event_pattern.rs`.
+//! What a subject is by itself is in `literal.rs`; what a person may write to name one of these is in `address.rs` and
+//! `event_pattern.rs`.
 
-use std::fmt;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::id::AggregateId;
+use super::literal::Subject;
 use super::token::{
     AggregateType, ConstraintName, ContextName, InvalidToken, ModelType, check_name,
 };
@@ -16,47 +16,11 @@ use super::token::{
 /// The longest prefix of subjects, in bytes: with it every subject fits into a pattern and a server's control line.
 pub const MAX_PREFIX_BYTES: usize = 256;
 
-/// More than most subjects have.
-const USUAL_BYTES: usize = 256;
-
 /// What the addresses of read models begin with.
 const READ_MODELS: &str = "cim.readmodels.";
 
 /// What the subjects of claims begin with.
 const UNIQUE: &str = "cim.unique.";
-
-/// A literal subject: no wildcard, no empty token.
-///
-/// Made by a [`SubjectScheme`], so it needs no further check. Cloning is cheap.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Subject(Arc<str>);
-
-impl Subject {
-    /// The subject as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// A subject whose text is known to be literal: built from checked tokens, or stored by a server.
-    pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// As [`trusted`](Self::trusted), of parts that are put together where no memory is allocated for it.
-    pub(super) fn joined(parts: &[&str]) -> Self {
-        let mut bytes = SmallVec::<[u8; USUAL_BYTES]>::new();
-        for part in parts {
-            bytes.extend_from_slice(part.as_bytes());
-        }
-        Self(std::str::from_utf8(&bytes).expect("texts one after the other are a text").into())
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The subjects of one context: how an aggregate's name becomes a subject and a key, and back.
 ///

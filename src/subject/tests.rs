@@ -4,6 +4,7 @@ mod addresses;
 mod aggregate_patterns;
 mod event_patterns;
 mod ids;
+mod literals;
 mod patterns;
 mod timeouts;
 

@@ -3,62 +3,99 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use cim_persistence::event::Metadata;
 //! use cim_persistence::store::{Context, NatsRepositoryConfig, Ports};
 //! use cim_persistence::subject::AggregateId;
 //! use cim_persistence::testing::conformance::event_store;
 //!
 //! let store = Context::on(Ports::in_memory(), &NatsRepositoryConfig::for_context("suite"))?;
-//! event_store::run(&store, |name| AggregateId::new(name).expect("a plain name")).await;
+//! let id = |name: &str| AggregateId::new(name).expect("a plain name");
+//! let metadata = |name: &str| Metadata::new([("test", name)]).expect("a plain name");
+//! event_store::run(&store, id, metadata).await;
 //! # Ok(())
 //! # }
 //! ```
 
+mod contents;
+mod filters;
+
 use std::fmt::Debug;
 
+use futures::future::join_all;
 use ipld_core::ipld::Ipld;
 
 use super::{Broken, promise, promise_eq};
 use crate::event::NonEmpty;
 use crate::store::{
-    EventFilter, EventStore, ExpectedVersion, NewEvent, Optimistic, Recorded, StoreFailure,
-    StreamId, Unchecked,
+    Concurrency, EventFilter, EventStore, ExpectedVersion, Loaded, NewEvent, Optimistic,
+    StoreFailure, StreamId, Unchecked,
 };
 use crate::subject::{AggregateType, EventType};
 
+/// How many write to one aggregate at once.
+const WRITERS: usize = 8;
+
 type Outcome = Result<(), Broken>;
 
-/// Checks every promise on one store, which must be new and empty. `id` makes the ids of different aggregates from
-/// different names.
+type Filters<S> = Vec<EventFilter<<S as EventStore>::Id, <S as EventStore>::Position>>;
+
+/// What these methods of a suite find, each beside its name.
+macro_rules! checks {
+    ($suite:ident, $($check:ident),+ $(,)?) => {
+        [$((stringify!($check), $suite.$check().await)),+]
+    };
+}
+
+/// Checks every promise on one store, which must be new and empty. `id` and `metadata` make different ids and different
+/// metadata from different names, which are of `a-z 0-9 -`.
+///
+/// Writers that write at once do so on the task of the caller, so a store is seen to let two of them win only if it waits
+/// between looking and writing.
 ///
 /// # Panics
 /// At the first promise that is broken, with its name.
-pub async fn run<S: EventStore>(store: &S, id: impl Fn(&str) -> S::Id)
-where
+pub async fn run<S: EventStore>(
+    store: &S,
+    id: impl Fn(&str) -> S::Id,
+    metadata: impl Fn(&str) -> S::Metadata,
+) where
     S::Id: PartialEq + Debug,
+    S::Metadata: PartialEq + Debug,
 {
-    let suite = Suite { store, id: &id };
-    let checks = [
-        ("new_aggregate_has_no_version", suite.new_aggregate_has_no_version().await),
-        ("first_append_wins_once", suite.first_append_wins_once().await),
-        ("conflict_tells_both_versions", suite.conflict_tells_both_versions().await),
-        ("dropped_transaction_leaves_no_trace", suite.dropped_transaction_leaves_no_trace().await),
-        ("unchecked_appends_after_anything", suite.unchecked_appends_after_anything().await),
-        ("filters_are_joined_once_in_order", suite.filters_are_joined_once_in_order().await),
-        ("after_is_exclusive", suite.after_is_exclusive().await),
-    ];
+    let suite = Suite { store, id: &id, metadata: &metadata };
+    let checks = checks!(
+        suite,
+        new_aggregate_has_no_version,
+        first_append_wins_once,
+        conflict_tells_both_versions,
+        one_of_many_writers_wins,
+        unchecked_writers_all_succeed,
+        dropped_transaction_leaves_no_trace,
+        unchecked_appends_after_anything,
+        data_comes_back_whole,
+        type_and_schema_version_come_back,
+        every_event_has_its_commits_metadata,
+        position_returned_is_the_last_events,
+        each_filter_alone_finds_what_it_names,
+        all_finds_every_event,
+        filters_are_joined_once_in_order,
+        after_is_exclusive,
+    );
     for (name, outcome) in checks {
         assert!(outcome.is_ok(), "{name}: {outcome:?}");
     }
 }
 
-struct Suite<'s, S: EventStore, F> {
+struct Suite<'s, S: EventStore, I, M> {
     store: &'s S,
-    id: &'s F,
+    id: &'s I,
+    metadata: &'s M,
 }
 
-impl<S: EventStore, F: Fn(&str) -> S::Id> Suite<'_, S, F>
+impl<S: EventStore, I: Fn(&str) -> S::Id, M: Fn(&str) -> S::Metadata> Suite<'_, S, I, M>
 where
     S::Id: PartialEq + Debug,
+    S::Metadata: PartialEq + Debug,
 {
     async fn new_aggregate_has_no_version(&self) -> Outcome {
         let stream = self.stream("untouched", "1")?;
@@ -89,7 +126,45 @@ where
             let conflict = refused.err().and_then(|error| error.conflict());
             promise_eq!(conflict, Some((wrong, 2)), "expected and actual");
         }
-        promise_eq!(self.read(EventFilter::for_type(stream.aggregate)).await?.len(), 2, "events");
+        promise_eq!(self.all_of(&stream).await?.len(), 2, "events");
+        Ok(())
+    }
+
+    async fn one_of_many_writers_wins(&self) -> Outcome {
+        let stream = self.stream("contended", "1")?;
+        for version in 0..4 {
+            let one = NonEmpty::one(event("a", 0)?);
+            let expected = Optimistic::expected(version);
+            let write = |_| self.store.append(&stream, expected, one.clone(), meta::<S>());
+            let mut winners = Vec::new();
+            for outcome in join_all((0..WRITERS).map(write)).await {
+                match outcome {
+                    Ok((reached, _)) => winners.push(reached),
+                    Err(lost) => {
+                        let both = Some((version, version + 1));
+                        promise_eq!(lost.conflict(), both, "expected and actual of one that lost");
+                    }
+                }
+            }
+            promise_eq!(winners, [version + 1], "the versions of those that won");
+        }
+        promise_eq!(self.all_of(&stream).await?.len(), 4, "events");
+        Ok(())
+    }
+
+    async fn unchecked_writers_all_succeed(&self) -> Outcome {
+        let stream = self.stream("crowded", "1")?;
+        let one = NonEmpty::one(event("a", 0)?);
+        let write = |_| self.store.append(&stream, ExpectedVersion::Any, one.clone(), meta::<S>());
+        let mut reached = Vec::new();
+        for outcome in join_all((0..WRITERS).map(write)).await {
+            reached.push(ok(outcome)?.0);
+        }
+        reached.sort_unstable();
+        promise_eq!(reached, (1..=WRITERS as u64).collect::<Vec<_>>(), "the versions reached");
+        let events = self.all_of(&stream).await?;
+        let versions: Vec<u64> = events.iter().map(|event| event.version).collect();
+        promise_eq!(versions, reached, "the versions read");
         Ok(())
     }
 
@@ -126,39 +201,6 @@ where
         Ok(())
     }
 
-    async fn filters_are_joined_once_in_order(&self) -> Outcome {
-        let (one, two) = (self.stream("joined", "1")?, self.stream("joined", "2")?);
-        self.append(&one, ExpectedVersion::NoStream, "a").await?;
-        self.append(&two, ExpectedVersion::NoStream, "b").await?;
-        self.append(&one, ExpectedVersion::Exact(1), "b").await?;
-        self.append(&two, ExpectedVersion::Exact(1), "a").await?;
-        let filters = [
-            EventFilter::for_type(one.aggregate.clone()).and_event(kind("b")?),
-            EventFilter::for_aggregate(one.aggregate.clone(), one.id.clone()),
-        ];
-        let events = ok(self.store.load_events(&filters).await)?;
-        let found: Vec<(&S::Id, &str)> =
-            events.iter().map(|event| (&event.stream.id, event.event_type.as_str())).collect();
-        promise_eq!(found, vec![(&one.id, "a"), (&two.id, "b"), (&one.id, "b")], "what was found");
-        let ordered = events.windows(2).all(|pair| pair[0].position < pair[1].position);
-        promise!(ordered, "positions do not grow");
-        let versions: Vec<u64> = events.iter().map(|event| event.version).collect();
-        promise_eq!(versions, vec![1, 1, 2], "versions");
-        Ok(())
-    }
-
-    async fn after_is_exclusive(&self) -> Outcome {
-        let stream = self.stream("after", "1")?;
-        self.append(&stream, ExpectedVersion::NoStream, "a").await?;
-        let (_, position) = self.append(&stream, ExpectedVersion::Exact(1), "b").await?;
-        self.append(&stream, ExpectedVersion::Exact(2), "c").await?;
-        let later = self.read(EventFilter::for_type(stream.aggregate).after(position)).await?;
-        let types: Vec<&str> = later.iter().map(|event| event.event_type.as_str()).collect();
-        promise_eq!(types, vec!["c"], "events after a position");
-        promise_eq!(later[0].data.clone(), Ipld::Integer(0), "its data");
-        Ok(())
-    }
-
     fn stream(&self, aggregate: &str, id: &str) -> Result<StreamId<S::Id>, Broken> {
         let aggregate = AggregateType::new(aggregate).map_err(|e| Broken(e.to_string()))?;
         Ok(StreamId::new(aggregate, (self.id)(id)))
@@ -171,15 +213,34 @@ where
         event_type: &str,
     ) -> Result<(u64, S::Position), Broken> {
         let one = NonEmpty::one(event(event_type, 0)?);
-        ok(self.store.append(stream, expected, one, meta::<S>()).await)
+        self.append_all(stream, expected, one).await
     }
 
-    async fn read(
+    async fn append_all(
         &self,
-        filter: EventFilter<S::Id, S::Position>,
-    ) -> Result<Vec<Recorded<S::Id, S::Position, S::Metadata>>, Broken> {
-        ok(self.store.load_events(&[filter]).await)
+        stream: &StreamId<S::Id>,
+        expected: ExpectedVersion,
+        events: NonEmpty<NewEvent>,
+    ) -> Result<(u64, S::Position), Broken> {
+        ok(self.store.append(stream, expected, events, meta::<S>()).await)
     }
+
+    /// The events of every aggregate of the type. The checks use a type of their own each.
+    async fn all_of(&self, stream: &StreamId<S::Id>) -> Result<Loaded<S>, Broken> {
+        self.read(EventFilter::for_type(stream.aggregate.clone())).await
+    }
+
+    async fn read(&self, filter: EventFilter<S::Id, S::Position>) -> Result<Loaded<S>, Broken> {
+        self.load(vec![filter]).await
+    }
+
+    async fn load(&self, filters: Filters<S>) -> Result<Loaded<S>, Broken> {
+        ok(self.store.load_events(&filters).await)
+    }
+}
+
+fn positions<S: EventStore>(events: &Loaded<S>) -> Vec<S::Position> {
+    events.iter().map(|event| event.position).collect()
 }
 
 fn meta<S: EventStore>() -> S::Metadata {

@@ -9,7 +9,7 @@ use crate::event::{Headers, names};
 use crate::event_log::LogQuery;
 
 pub(super) async fn largest_is_stored_and_larger_refused(under: LogUnderTest) -> Outcome {
-    let write = |bytes| vec![with_payload(under.subject(0), Guard::Free, vec![7; bytes])];
+    let write = |bytes| vec![large(&under, Guard::Free, bytes)];
     sizes(&under, write).await
 }
 
@@ -18,10 +18,15 @@ pub(super) async fn largest_of_a_batch_is_stored_and_larger_refused(
 ) -> Outcome {
     let write = |bytes| {
         let small = message(under.subject(1), Guard::Free);
-        let large = with_payload(under.subject(0), Guard::Last(Position::START), vec![7; bytes]);
-        vec![small.clone(), large, small]
+        vec![small.clone(), large(&under, Guard::Last(Position::START), bytes), small]
     };
     sizes(&under, write).await
+}
+
+/// It has a header of its own, which counts whether or not the store adds others.
+fn large(under: &LogUnderTest, guard: Guard, bytes: usize) -> NewMessage {
+    let headers = [("X-Own", "some text")].into_iter().collect();
+    NewMessage { headers, ..with_payload(under.subject(0), guard, vec![7; bytes]) }
 }
 
 /// Writes a payload that is too large because of its headers, one that just does not fit, and one that just does.
