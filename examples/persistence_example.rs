@@ -1,10 +1,12 @@
 //! The smallest service on `NatsRepository`: a bank account, on a private server or the one that `NATS_URL` names.
+//! Streams are there to stay: on a server of yours, each run adds an account to those of the context `persistence-example`.
 #![allow(clippy::print_stdout)] // An example talks to whoever runs it.
 
 use cim_persistence::prelude::*;
 use cim_persistence::repository::{LoadOptions, NatsRepository, SaveOptions};
-use cim_persistence::server::{self, ServerConfig};
-use cim_persistence::store::NatsRepositoryConfig;
+use cim_persistence::server::{self, Server, ServerConfig};
+use cim_persistence::store::{Context, NatsRepositoryConfig};
+use cim_persistence::{Connection, ConnectionConfig};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -41,12 +43,16 @@ fn withdraw(account: &Account, cents: i64) -> Result<[Booked; 1], &'static str> 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = server::from_env_or(ServerConfig::Single).await?;
-    let client = async_nats::connect(server.url()).await?;
-    // A context of its own leaves alone what others keep on that server.
-    let config = NatsRepositoryConfig::for_context(format!("bank-{}", uuid::Uuid::now_v7()));
-    let accounts = NatsRepository::<Account>::new(client, config, "account".to_string()).await?;
+    let config = match &server {
+        Server::Private(server) => ConnectionConfig::new(server.url()),
+        _ => ConnectionConfig::from_env()?, // Its servers, credentials and TLS files.
+    };
+    let connection = Connection::connect(&config).await?;
+    let layout = NatsRepositoryConfig::for_context("persistence-example");
+    let bank = Context::provision(&connection, &layout).await?;
+    let accounts = NatsRepository::<Account>::of(&bank)?;
 
-    let number = "DE-4711".to_string();
+    let number = format!("DE-{}", uuid::Uuid::now_v7());
     let new = Account::new(&number);
     let saved = accounts.save(&new, vec![Booked { cents: 1000 }], SaveOptions::default()).await?;
     println!("saved     version {} of {}", saved.version, saved.subject);

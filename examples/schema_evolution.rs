@@ -1,5 +1,8 @@
 //! A service changes its types and goes on with what it has stored: written in version 1, read in version 3 by a repository,
 //! a subscription and a registry; read models migrated, and rolled back. On a private server or the one that `NATS_URL` names.
+//!
+//! Each run tells the story from its beginning, in a context of its own. Streams are there to stay, and nothing here removes
+//! one: on a server of yours those of `shop-` and the run's id are yours to remove.
 #![allow(clippy::print_stdout)] // An example talks to whoever runs it.
 
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use cim_persistence::migration::{
 use cim_persistence::prelude::*;
 use cim_persistence::read_model::{ReadModelStore, SaveModel};
 use cim_persistence::repository::{LoadOptions, Repository, SaveOptions};
-use cim_persistence::server::{self, ServerConfig};
+use cim_persistence::server::{self, Server, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig};
 use cim_persistence::subject::AggregateId;
 use cim_persistence::subscription::{
@@ -222,7 +225,11 @@ async fn migrate(shop: &Context) -> Result<(), Box<dyn std::error::Error>> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = server::from_env_or(ServerConfig::Single).await?;
-    let connection = Connection::connect(&ConnectionConfig::new(server.url())).await?;
+    let config = match &server {
+        Server::Private(server) => ConnectionConfig::new(server.url()),
+        _ => ConnectionConfig::from_env()?, // Its servers, credentials and TLS files.
+    };
+    let connection = Connection::connect(&config).await?;
     // A context of its own leaves alone what others keep on that server.
     let config = NatsRepositoryConfig::for_context(format!("shop-{}", uuid::Uuid::now_v7()));
     let shop = Context::provision(&connection, &config).await?;

@@ -45,11 +45,10 @@
 //!
 //! # Features
 //! - `server`: a private nats-server for examples, tests and benches.
-//! - `testing`: the event log and buckets in memory, injected faults, conformance suites.
+//! - `testing`: the memory adapters, a kit for tests of a domain, injected faults and the conformance suites.
 //! - `webhook`: a publisher of outbox messages to web services, over HTTP or HTTPS.
-//! - `testing`: the event log and buckets in memory, a kit for tests of a domain, injected faults, conformance suites.
 //!
-//! None is on by default; the first two are for tests.
+//! None is on by default; `server` and `testing` are for tests, examples and benches, `webhook` is for services.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod panics;

@@ -1,14 +1,25 @@
 //! The examples do what their texts promise: run as programs, on a server, as a reader would run them.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
+use cim_persistence::backend::Position;
 use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::store::{Context, NatsRepositoryConfig, Ports};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
+
+/// The part of the quickstart that can be wrong in a way which no file brings about.
+#[allow(dead_code)]
+#[path = "../examples/quickstart"]
+mod quickstart {
+    pub(crate) mod domain;
+    pub(crate) mod verify;
+}
+use quickstart::domain;
 
 const SAMPLE: &str = "examples/data/flights-2013-01-01_03.csv";
 const HEADER: &str = "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,\
@@ -35,6 +46,36 @@ async fn quickstart_stores_each_flight_once_however_often_it_runs() {
     }
     assert_eq!(again, nothing);
     assert_eq!(self::messages(&server).await, messages);
+}
+
+#[tokio::test]
+async fn quickstart_stores_the_flights_of_an_aircraft_in_the_order_of_its_rows() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    summary(&run("quickstart", server.url(), &["--json"]));
+    let context = Context::connect(server.url(), "flights").await.unwrap();
+    let mut stored: BTreeMap<String, Vec<(u64, Value)>> = BTreeMap::new();
+    let mut events = context.stream_after(Position::START);
+    while let Some(event) = events.try_next().await.unwrap() {
+        let Value::Object(data) = event.data().unwrap() else { panic!("an event has a name") };
+        let (name, data) = data.into_iter().next().unwrap();
+        let of_it = stored.entry(event.aggregate_id().to_string()).or_default();
+        of_it.push((event.version(), json!([name, data["flight"]])));
+    }
+    let expected = histories(&std::fs::read_to_string(SAMPLE).unwrap());
+    assert!(expected.values().any(|history| history.len() > 10), "some aircraft have many rows");
+    for (tailnum, history) in &expected {
+        assert_eq!(stored.get(tailnum), Some(history), "{tailnum}");
+    }
+    assert_eq!(stored.len(), expected.len());
+}
+
+#[tokio::test]
+async fn quickstart_verifies_no_aircraft_of_which_nothing_is_stored() {
+    let config = NatsRepositoryConfig::for_context("flights");
+    let context = Context::on(Ports::in_memory(), &config).unwrap();
+    let tailnum = "N14228".to_owned();
+    let error = quickstart::verify::verify_chains(&context, [&tailnum].into_iter()).await;
+    assert_eq!(error.unwrap_err().to_string(), "no event of N14228 is stored");
 }
 
 #[tokio::test]
@@ -127,6 +168,39 @@ async fn persistence_example_runs_as_often_as_one_likes() {
     }
 }
 
+#[tokio::test]
+async fn persistence_example_uses_the_same_streams_each_time() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        assert!(run("persistence_example", server.url(), &[]).status.success());
+        streams.push(stream_names(&server).await);
+    }
+    assert_eq!(streams[0], streams[1]);
+    assert!(streams[0].iter().all(|name| name.ends_with("-persistence-example")), "{streams:?}");
+}
+
+#[tokio::test]
+async fn examples_take_servers_and_credentials_from_the_environment() {
+    let server = PrivateServer::start_with_config(
+        "jetstream { store_dir: $CIM_STORE_DIR }\n\
+         authorization { users: [{ user: kim, password: secret }] }",
+    )
+    .await
+    .unwrap();
+    // Nobody listens at the first.
+    let urls = format!("nats://127.0.0.1:1, {}", server.url());
+    for name in ["persistence_example", "quickstart", "schema_evolution"] {
+        for (password, fits) in [("secret", true), ("wrong", false)] {
+            let mut example = example(name, &urls);
+            let output = example.env("NATS_USER", "kim").env("NATS_PASSWORD", password).output();
+            let output = output.unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), fits, "{name} with {password}: {errors}");
+        }
+    }
+}
+
 /// It starts a server of its own, because it kills it.
 #[test]
 fn bank_transfer_conserves_money_while_the_server_is_killed() {
@@ -182,8 +256,13 @@ async fn schema_evolution_reads_as_today_what_was_written_long_ago() {
     }
 }
 
-/// Runs an example that cargo has built beside this test.
-fn run(example: &str, url: &str, args: &[&str]) -> Output {
+/// Runs an example on this server.
+fn run(name: &str, url: &str, args: &[&str]) -> Output {
+    example(name, url).args(args).output().unwrap()
+}
+
+/// An example that cargo has built beside this test, on these servers and without what else the environment says of them.
+fn example(example: &str, urls: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
     let program =
@@ -197,7 +276,13 @@ fn run(example: &str, url: &str, args: &[&str]) -> Output {
          `cargo test` without a choice of targets",
         program.display()
     );
-    Command::new(program).args(args).env("NATS_URL", url).output().unwrap()
+    let mut command = Command::new(program);
+    let settings = |name: &str| name.starts_with("CIM_") || name.starts_with("NATS_");
+    for (name, _) in std::env::vars().filter(|(name, _)| settings(name) && name != "NATS_SERVER") {
+        command.env_remove(name);
+    }
+    command.env("NATS_URL", urls);
+    command
 }
 
 /// When a file, or something in a folder, was last written; `None` when it is not there.
@@ -249,6 +334,32 @@ fn count(text: &str) -> Value {
         "boards": boards(text).len(), "boards_jfk": boards_of(text, "JFK."),
         "boards_jfk_b6": boards_of(text, "JFK.B6."),
     })
+}
+
+/// What must be stored of each aircraft in which version, told without any of the example's code.
+fn histories(text: &str) -> BTreeMap<String, Vec<(u64, Value)>> {
+    let mut histories: BTreeMap<String, Vec<(u64, Value)>> = BTreeMap::new();
+    for line in text.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let [dep_time, arr_time, carrier, tailnum, origin] =
+            [cells[3], cells[6], cells[9], cells[11], cells[12]];
+        if tailnum == "NA" {
+            continue;
+        }
+        let number = |cell: usize| cells[cell].parse::<u32>().unwrap();
+        let day = number(0) * 10_000 + number(1) * 100 + number(2);
+        let flight = json!([day, number(4), carrier, number(10), origin]);
+        let names: &[&str] = match (dep_time, arr_time) {
+            ("NA", _) => &["Cancelled"],
+            (_, "NA") => &["Departed", "Diverted"],
+            _ => &["Departed", "Arrived"],
+        };
+        let history = histories.entry(tailnum.to_owned()).or_default();
+        for name in names {
+            history.push((history.len() as u64 + 1, json!([name, flight])));
+        }
+    }
+    histories
 }
 
 fn boards_of(text: &str, prefix: &str) -> usize {
@@ -315,6 +426,11 @@ async fn messages(server: &PrivateServer) -> u64 {
     let jetstream = async_nats::jetstream::new(client);
     let mut stream = jetstream.get_stream("CIM-EVENTS-flights").await.unwrap();
     stream.info().await.unwrap().state.messages
+}
+
+async fn stream_names(server: &PrivateServer) -> BTreeSet<String> {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    async_nats::jetstream::new(client).stream_names().try_collect().await.unwrap()
 }
 
 fn write(folder: &Path, name: &str, lines: &[&str]) -> String {

@@ -1,7 +1,8 @@
 //! Money between accounts, under tellers who all work at once while the server is killed and started again.
 //!
 //! `cargo run --example bank_transfer [tellers] [transfers of each]`. `domain` is what an account is, `bank` the units of
-//! work, `reminders` a process with timeouts; here they are put together and counted.
+//! work, `reminders` a process with timeouts; here they are put together and counted. The server is always a private one,
+//! whatever `NATS_URL` says.
 #![allow(clippy::print_stdout)] // An example talks to whoever runs it.
 
 mod bank;

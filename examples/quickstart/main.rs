@@ -1,8 +1,8 @@
 //! Records three days of flights, one aggregate per aircraft, and proves that their histories are whole.
 //!
 //! `cargo run --example quickstart [-- [--json] [FILE.csv]]`. It starts a private nats-server that ends with it, or
-//! uses the server that `NATS_URL` names: run it there twice, and the second run finds everything recorded. `domain` is
-//! what a service would write; `import` is how it stores.
+//! uses the server that `NATS_URL` names: run it there twice, and the second run finds everything recorded, because the
+//! streams of its context, `flights`, stay. `domain` is what a service would write; `import` is how it stores.
 
 // An example talks to whoever runs it.
 #![allow(clippy::print_stdout)]
@@ -25,7 +25,7 @@ use cim_persistence::backend::ConnectionConfig;
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::projection::{ProjectionOptions, RunningProjection};
 use cim_persistence::repository::{LoadOptions, Repository};
-use cim_persistence::server::{self, ServerConfig};
+use cim_persistence::server::{self, Server, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -63,7 +63,11 @@ async fn run(args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let progress = progress(&file);
 
     let server = server::from_env_or(ServerConfig::Single).await?;
-    let connection = Connection::connect(&ConnectionConfig::new(server.url())).await?;
+    let config = match &server {
+        Server::Private(server) => ConnectionConfig::new(server.url()),
+        _ => ConnectionConfig::from_env()?, // Its servers, credentials and TLS files.
+    };
+    let connection = Connection::connect(&config).await?;
     let config = NatsRepositoryConfig::for_context("flights");
     let context = Context::provision(&connection, &config).await?;
     let repository = Repository::<Aircraft>::of(&context)?;

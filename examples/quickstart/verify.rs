@@ -24,6 +24,8 @@ pub(crate) enum VerifyError {
     Store(#[from] StoreError),
     #[error("a tail number cannot be an id: {0}")]
     Id(#[from] InvalidToken),
+    #[error("no event of {tailnum} is stored")]
+    Missing { tailnum: String },
     #[error("the history of {tailnum} is not whole: {source}")]
     Broken { tailnum: String, source: ChainError },
     #[error("the history of {tailnum} ends at version {found}, its head has version {expected}")]
@@ -79,9 +81,11 @@ impl Chain {
 
     fn reached(&self, id: &AggregateId) -> Result<(), VerifyError> {
         let (found, expected) = (self.verifier.version(), self.head.version);
-        match found >= expected {
-            true => Ok(()),
-            false => Err(VerifyError::CutOff { tailnum: id.to_string(), found, expected }),
+        match expected {
+            // Where nothing has to be reached, nothing is whole.
+            0 => Err(VerifyError::Missing { tailnum: id.to_string() }),
+            _ if found >= expected => Ok(()),
+            _ => Err(VerifyError::CutOff { tailnum: id.to_string(), found, expected }),
         }
     }
 }

@@ -5,5 +5,7 @@
 mod crash;
 mod domain;
 mod dropped;
+mod killed;
 mod memory;
+mod meter;
 mod race;

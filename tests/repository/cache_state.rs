@@ -171,32 +171,6 @@ async fn state_that_disagrees_with_the_events_is_ignored() {
 }
 
 #[tokio::test]
-async fn process_that_dies_before_the_state_is_written_loses_nothing() {
-    let lab = Lab::start().await;
-    let keeper = lab.accounts().await;
-    deposit(&keeper, "a", 1).await;
-    keeper.context().flush().await;
-    for round in 2..=5 {
-        let url = lab.server.url().to_owned();
-        // The runtime ends right after the acknowledgement, and with it whatever writes state.
-        let dying = move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(async {
-                let bank = cim_persistence::store::Context::connect(&url, "bank").await.unwrap();
-                deposit(&Repository::of(&bank).unwrap(), "a", 1).await;
-                std::mem::forget(bank);
-            });
-            runtime.shutdown_background();
-        };
-        std::thread::spawn(dying).join().unwrap();
-        let (loaded, known) =
-            lab.accounts().await.load(&"a".into(), LoadOptions::default()).await.unwrap();
-        assert_eq!((loaded.cents as u64, known.version), (round, round));
-        assert_eq!(cents(&keeper, "a").await as u64, round);
-    }
-}
-
-#[tokio::test]
 async fn dropping_the_last_handle_writes_the_state_that_waits() {
     let lab = Lab::start().await;
     let accounts = lab.accounts().await;
