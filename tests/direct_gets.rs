@@ -7,14 +7,14 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use async_nats::jetstream::{self, stream};
 use cim_persistence::backend::nats::Connection;
-use cim_persistence::backend::{BackendError, Count, Matching, Position, ReadFrom};
+use cim_persistence::backend::{BackendError, Bound, Count, Matching, Position, ReadFrom};
 use cim_persistence::event::NonEmpty;
 use cim_persistence::event_log::{EventLog, LogQuery, NatsLog};
-use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::state::{Key, KeyValue, NatsKeyValue};
 use cim_persistence::subject::Pattern;
 use futures::future::{join, join_all};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
 /// Every read that any replica may answer.
@@ -34,19 +34,27 @@ const READS: [Read; 6] =
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A bucket of one entry, which is read as a log as well.
-struct Bench {
+struct Bench<S> {
     jetstream: jetstream::Context,
     bucket: NatsKeyValue,
     log: NatsLog,
-    server: PrivateServer,
+    server: S,
 }
 
-impl Bench {
+impl Bench<PrivateServer> {
     async fn start() -> Self {
         let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-        let client = async_nats::connect(server.url()).await.unwrap();
+        let url = server.url().to_owned();
+        Self::on(server, &url, 1).await
+    }
+}
+
+impl<S> Bench<S> {
+    async fn on(server: S, url: &str, num_replicas: usize) -> Self {
+        let client = async_nats::connect(url).await.unwrap();
         let jetstream = jetstream::new(client.clone());
-        jetstream.create_stream(settings(true)).await.unwrap();
+        let settings = stream::Config { num_replicas, ..settings(true) };
+        jetstream.create_stream(settings).await.unwrap();
         let stored = jetstream.publish("$KV.books.one", "1".into()).await.unwrap();
         stored.await.unwrap();
         let connection = Connection::from_client(client).with_timeout(TIMEOUT);
@@ -60,10 +68,10 @@ impl Bench {
         self.jetstream.update_stream(settings(allowed)).await.unwrap();
     }
 
-    /// Whoever asks about the stream.
-    async fn asking(&self) -> Subscriber {
+    /// Whoever asks something of the stream.
+    async fn asking(&self, what: &str) -> Subscriber {
         let client = self.jetstream.client();
-        let asking = client.subscribe("$JS.API.STREAM.INFO.KV_books").await.unwrap();
+        let asking = client.subscribe(format!("$JS.API.{what}.KV_books")).await.unwrap();
         client.flush().await.unwrap();
         asking
     }
@@ -117,7 +125,7 @@ fn unavailable(detail: &str) -> String {
 #[tokio::test]
 async fn a_read_that_nobody_takes_is_asked_again_until_somebody_does() {
     let bench = Bench::start().await;
-    let mut asking = bench.asking().await;
+    let mut asking = bench.asking("STREAM.INFO").await;
     for read in READS {
         bench.allow_direct(false).await;
         // Nobody took it, so it asks what is the matter.
@@ -177,4 +185,25 @@ async fn every_read_ends_in_its_time_while_there_is_no_server() {
         found.unwrap_err().to_string(),
         unavailable("subscribing to answers: no connection")
     );
+}
+
+/// On three servers a replica that is behind finds nothing as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_nothing_matches_is_said_as_soon_as_the_leader_says_so() {
+    let cluster = PrivateCluster::start().await.unwrap();
+    let url = cluster.url(Node::One).to_owned();
+    let bench = Bench::on(cluster, &url, 3).await;
+    assert_eq!(bench.find(Read::Get).await.unwrap(), 1);
+    let mut asking = bench.asking("DIRECT.GET").await;
+    let pattern = |text| NonEmpty::one(Pattern::parse(text).unwrap());
+    let first = Bound::Position(Position::new(1));
+    for (text, wanted) in [("$KV.books.none", 0), ("$KV.books.>", 1)] {
+        match bench.log.matching(&pattern(text), first).await.unwrap() {
+            Matching::All(found) => assert_eq!(found.len(), wanted, "{text}"),
+            Matching::TooMany => panic!("there is one"),
+        }
+        bench.jetstream.client().flush().await.unwrap();
+        assert!(asking.next().now_or_never().is_some(), "{text}");
+        assert!(wanted > 0 || asking.next().now_or_never().is_none(), "asked once");
+    }
 }

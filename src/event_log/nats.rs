@@ -156,6 +156,30 @@ impl NatsLog {
         }
     }
 
+    /// Whether the leader has a message that matches, up to a position. One round trip for each pattern until there is one.
+    async fn has_any(
+        &self,
+        patterns: &NonEmpty<Pattern>,
+        up_to: Position,
+    ) -> Result<bool, BackendError> {
+        for pattern in patterns {
+            let first = self.first_matching(pattern.as_str(), Position::START).await?;
+            if first.is_some_and(|first| first.position <= up_to) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The first message after a position on a subject that matches, as the leader sees it. One round trip.
+    async fn first_matching(
+        &self,
+        filter: &str,
+        after: Position,
+    ) -> Result<Option<StoredMessage>, BackendError> {
+        self.get_leader(json!({ "seq": after.get() + 1, "next_by_subj": filter })).await
+    }
+
     /// Hands one message over. Not a part of the future that waits for its answer, which would keep the headers.
     fn leave(&self, publisher: &Publisher, message: &NewMessage) -> Result<Sent, BackendError> {
         headers::check(message, None, self.connection.max_payload())?;
@@ -318,8 +342,7 @@ impl EventLog for NatsLog {
         subject: &'a Subject,
         after: Position,
     ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
-        let request = json!({ "seq": after.get() + 1, "next_by_subj": subject.as_str() });
-        self.get_leader(request).boxed()
+        self.first_matching(subject.as_str(), after).boxed()
     }
 
     fn lasts<'a>(

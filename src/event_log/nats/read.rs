@@ -153,6 +153,8 @@ struct Reading {
     after: Position,
     asked: bool,
     ahead: Option<Ahead>,
+    /// The last answer said that more is left.
+    more: bool,
     failures: u32,
 }
 
@@ -165,8 +167,8 @@ pub(super) fn read(
         match Channel::open(log).await {
             Ok(channel) => {
                 let LogQuery { filter, after } = query;
-                let reading =
-                    Reading { channel, filter, after, asked: false, ahead: None, failures: 0 };
+                let (asked, ahead, more, failures) = (false, None, false, 0);
+                let reading = Reading { channel, filter, after, asked, ahead, more, failures };
                 Box::new(reading).run().left_stream()
             }
             Err(error) => futures::stream::iter([Err(error)]).right_stream(),
@@ -190,16 +192,16 @@ impl Reading {
     /// The next message, through as many requests and failures as that takes.
     async fn advance(&mut self) -> Result<Option<StoredMessage>, BackendError> {
         loop {
-            match self.step().await {
+            match self.checked_step().await {
                 // What was asked for ahead may begin with what was read already.
                 Ok(Piece::Message(message)) if message.position <= self.after => {}
                 Ok(Piece::Message(message)) => {
                     self.after = message.position;
-                    self.failures = 0;
+                    (self.more, self.failures) = (false, 0);
                     return Ok(Some(message));
                 }
                 Ok(Piece::End { pending: 0, .. }) => return Ok(None),
-                Ok(Piece::End { .. }) => self.asked = false,
+                Ok(Piece::End { .. }) => (self.asked, self.more) = (false, true),
                 Err(error) if error.is_transient() && self.failures < ATTEMPTS => {
                     (self.asked, self.ahead) = (false, None);
                     self.failures += 1;
@@ -207,6 +209,19 @@ impl Reading {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// The next piece. That nothing is left, where another replica has just said that more is, must be what the leader says.
+    async fn checked_step(&mut self) -> Result<Piece, BackendError> {
+        let piece = self.step().await?;
+        if !self.more || !matches!(piece, Piece::End { pending: 0, .. }) {
+            return Ok(piece);
+        }
+        let filter = self.filter.as_deref().unwrap_or(">");
+        match self.channel.log.first_matching(filter, self.after).await? {
+            Some(_) => Err(behind()),
+            None => Ok(piece),
         }
     }
 
@@ -287,7 +302,8 @@ pub(super) async fn lasts(
 
 /// The last message of each subject that matches.
 ///
-/// A server finds nothing at all when it has not got as far as the position in question. That is looked into.
+/// A server finds nothing at all when it has not got as far as the position in question. Then the leader is asked whether
+/// there is something.
 pub(super) async fn matching(
     log: &NatsLog,
     patterns: &NonEmpty<Pattern>,
@@ -303,8 +319,10 @@ pub(super) async fn matching(
             if !newest.goes_beyond(position) {
                 return Ok(newest);
             }
-        } else if info.config.num_replicas == 1 || attempts == ATTEMPTS {
+        } else if info.config.num_replicas == 1 || !log.has_any(patterns, position).await? {
             return Ok(found);
+        } else if attempts == ATTEMPTS {
+            return Err(behind());
         }
         attempts += 1;
         tokio::time::sleep(PAUSE).await;
@@ -352,7 +370,7 @@ async fn matching_in_one(
             }
         };
         if before > 0 && found.len() == before {
-            return Err(BackendError::unavailable("a replica that is behind answered a read"));
+            return Err(behind());
         }
         if left == 0 {
             return Ok(Matching::All(found));
@@ -383,6 +401,10 @@ pub(super) async fn count(
             Err(error) => return Err(error),
         }
     }
+}
+
+fn behind() -> BackendError {
+    BackendError::unavailable("a replica that is behind answered a read")
 }
 
 fn last_of(patterns: &NonEmpty<Pattern>) -> serde_json::Value {
