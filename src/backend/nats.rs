@@ -52,9 +52,10 @@ impl Connection {
     /// Uses a client that a service has already connected.
     ///
     /// Nothing is checked here. What [`connect`](Self::connect) checks at once, the server's version, JetStream and
-    /// durability, is checked when a context is opened on it. The server reports refused permissions to the client's own event callback, so
-    /// here they look like requests that nobody answers: [`BackendError::Unknown`] after the
-    /// [timeout](Self::with_timeout) instead of [`BackendError::Denied`] at once.
+    /// durability, is checked when a context is opened on it. The server reports refused permissions to the client's own
+    /// event callback, so here they look like requests that nobody answers: after the [timeout](Self::with_timeout)
+    /// [`BackendError::Unavailable`] for a read and [`BackendError::Unknown`] for a write, instead of
+    /// [`BackendError::Denied`] at once.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
