@@ -112,7 +112,7 @@ where
 
     async fn member_at(&self, seen: Seen<A>) -> Result<Option<Member<A>>, RepositoryError> {
         let Some(last) = seen.last else { return Ok(None) };
-        let loaded = self.at(&seen.key, seen.kept, &last).await?;
+        let loaded = self.at(&seen.key, seen.kept.loaded, &last).await?;
         Ok(Some((seen.key, loaded)))
     }
 
@@ -157,7 +157,7 @@ where
         Err(behind().into())
     }
 
-    /// Kept state with the events after it, up to `last` and no further, as far as the replica has them that answers.
+    /// Kept state with the events after it, up to `last` and no further.
     async fn forwarded(
         &self,
         kept: Arc<Loaded<A>>,
@@ -168,16 +168,35 @@ where
             return Ok(kept);
         }
         let mut loaded = Arc::unwrap_or_clone(kept);
-        if last.version() != loaded.head.version + 1 {
-            let mut history = self.context.history(&self.aggregate, key, loaded.head.position);
-            while let Some(event) = history.try_next().await?
-                && event.position() < last.position()
-            {
-                loaded.replay(&event)?;
+        let mut attempts = 0..CATCH_UP_ATTEMPTS;
+        // Otherwise nothing can lie between the two, or they disagree.
+        while loaded.head.position < last.position() && loaded.head.version + 1 < last.version() {
+            if self.follow(&mut loaded, key, last.position()).await? {
+                break;
             }
+            // The replica that answered is behind the one that knew the last event.
+            attempts.next().ok_or_else(behind)?;
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
         }
         loaded.replay(last)?;
         Ok(Arc::new(loaded))
+    }
+
+    /// Replays the events before a position, and says whether the replica that answered has one there or later.
+    async fn follow(
+        &self,
+        loaded: &mut Loaded<A>,
+        key: &AggregateId,
+        until: Position,
+    ) -> Result<bool, RepositoryError> {
+        let mut history = self.context.history(&self.aggregate, key, loaded.head.position);
+        while let Some(event) = history.try_next().await? {
+            if event.position() >= until {
+                return Ok(true);
+            }
+            loaded.replay(&event)?;
+        }
+        Ok(false)
     }
 
     /// What all events up to the bound add up to, read in the order in which they were stored.

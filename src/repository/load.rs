@@ -7,6 +7,7 @@ use futures::future::{self, OptionFuture};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 
+use super::kept::Base;
 use super::loaded::Loaded;
 use super::{Aggregate, AggregateMetadata, Freshness, LoadOptions, Repository, RepositoryError};
 use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
@@ -155,7 +156,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let loaded = match (cached, self.context.state(), from) {
             (Some(cached), _, _) => {
                 let last = self.context.last_message(&self.aggregate, key, from).await?;
-                self.compared(id, key, Some(cached.loaded), last, rules).await?
+                self.compared(id, key, Base::cached(cached.loaded), last, rules).await?
             }
             (None, Some(_), _) if rules.use_snapshot => {
                 let last = self.context.last_message(&self.aggregate, key, from);
@@ -166,7 +167,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
             (None, _, ReadFrom::Leader) => {
                 let last = self.context.last_message(&self.aggregate, key, from).await?;
-                self.compared(id, key, None, last, rules).await?
+                self.compared(id, key, Base::default(), last, rules).await?
             }
             (None, _, ReadFrom::Nearest) => {
                 Arc::new(Box::pin(self.replayed(id, key, rules)).await?)
@@ -203,11 +204,11 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         &self,
         id: &A::Id,
         key: &AggregateId,
-        base: Option<Arc<Loaded<A>>>,
+        base: Base<A>,
         last: Option<StoredMessage>,
         rules: Rules,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
-        if let (Some(base), Some(last)) = (&base, &last)
+        if let (Some(base), Some(last)) = (&base.loaded, &last)
             && base.head.is_at(last)
         {
             return Ok(Arc::clone(base));
@@ -222,15 +223,14 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         &self,
         id: &A::Id,
         key: &AggregateId,
-        base: Option<Arc<Loaded<A>>>,
+        base: Base<A>,
         last: Option<StoredEvent>,
         rules: Rules,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let Base { loaded: base, revision } = base;
         let Some(base) = base else {
             let Some(last) = last else { return Ok(Arc::new(Loaded::empty(id))) };
-            let loaded = Arc::new(Box::pin(self.replayed_to(id, key, &last, rules)).await?);
-            self.keep(key, &loaded);
-            return Ok(loaded);
+            return self.derived(id, key, revision, &last, rules).await;
         };
         let last = match last {
             Some(last) if last.position() >= base.head.position => Some(last),
@@ -239,6 +239,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         };
         let Some(last) = last else {
             self.distrust(key, "the log holds no event of it");
+            self.forget(key);
             return Ok(Arc::new(Loaded::empty(id)));
         };
         match self.extended(Arc::clone(&base), key, &last, rules).await {
@@ -250,12 +251,27 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
             Err(RepositoryError::Store(StoreError::Integrity { source, .. })) => {
                 self.distrust(key, &source.to_string());
-                let loaded = Arc::new(Box::pin(self.replayed_to(id, key, &last, rules)).await?);
-                self.keep(key, &loaded);
-                Ok(loaded)
+                // The cache keeps the later of two versions, and this one may be beyond the log.
+                self.forget(key);
+                self.derived(id, key, revision, &last, rules).await
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Everything replayed, up to `last` at least, and offered for writing, over the record of a revision if there is a
+    /// wrong one.
+    async fn derived(
+        &self,
+        id: &A::Id,
+        key: &AggregateId,
+        wrong: Option<u64>,
+        last: &StoredEvent,
+        rules: Rules,
+    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
+        let loaded = Arc::new(Box::pin(self.replayed_to(id, key, last, rules)).await?);
+        self.keep_over(key, &loaded, wrong);
+        Ok(loaded)
     }
 
     /// The base with the events up to `last`.
@@ -355,14 +371,33 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         snapshot: Loaded<A>,
     ) -> Result<Option<(Loaded<A>, History)>, RepositoryError> {
         let before = Position::new(snapshot.head.position.get().saturating_sub(1));
-        let mut history = self.context.history(&self.aggregate, key, before);
-        match history.try_next().await? {
-            Some(last) if Head::of(&last) == snapshot.head => Ok(Some((snapshot, history))),
-            _ => {
-                self.distrust(key, "the log does not hold the event that a snapshot ends with");
-                Ok(None)
+        for attempt in 0..CATCH_UP_ATTEMPTS {
+            let mut history = self.context.history(&self.aggregate, key, before);
+            let last = history.try_next().await?;
+            if last.as_ref().is_some_and(|last| Head::of(last) == snapshot.head) {
+                return Ok(Some((snapshot, history)));
             }
+            // Nothing is there also where a replica is behind. Only the leader can tell, and it is asked once.
+            let behind = last.is_none()
+                && (attempt > 0 || self.log_reaches(key, snapshot.head.position).await?);
+            if !behind {
+                self.distrust(key, "the log does not hold the event that a snapshot ends with");
+                return Ok(None);
+            }
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
         }
+        // Without the snapshot the aggregate is as the replicas have it that stay behind.
+        Ok(None)
+    }
+
+    /// Whether an aggregate has an event at a position or after it, as the leader knows.
+    async fn log_reaches(
+        &self,
+        key: &AggregateId,
+        position: Position,
+    ) -> Result<bool, RepositoryError> {
+        let last = self.context.last_message(&self.aggregate, key, ReadFrom::Leader).await?;
+        Ok(last.is_some_and(|last| last.position >= position))
     }
 
     async fn replay_all(

@@ -42,6 +42,15 @@ struct Record<S> {
 
 const FORMAT: u32 = 1;
 
+/// Why a record cannot be used.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// Another release wrote it, and no upcasters lead from its shape to that of this one. It counts as absent.
+    OtherShape(String),
+    /// It belongs to another aggregate, or it cannot be read although its shape is known.
+    Wrong(String),
+}
+
 /// The key of current state.
 pub(super) fn state_key(aggregate: &AggregateType, id: &AggregateId) -> Result<Key, InvalidKey> {
     Key::new(format_smolstr!("{aggregate}.{}", id.as_str()))
@@ -82,14 +91,13 @@ pub(super) fn encode<A: Aggregate>(
     Block::encode(format, &record)
 }
 
-/// Reads a record of this aggregate back; the reason where it is not one that can be used. One of an earlier shape is changed
-/// into the newest, where upcasters lead there.
+/// Reads a record of this aggregate back. One of an earlier shape is changed into the newest, where upcasters lead there.
 pub(super) fn decode<A: Aggregate>(
     bytes: &[u8],
     context: &Context,
     aggregate: &AggregateType,
     id: &AggregateId,
-) -> Result<Loaded<A>, String> {
+) -> Result<Loaded<A>, Unusable> {
     let reason = match ipld::decode_any::<Record<A>>(bytes) {
         Ok(record) if record.schema == A::STATE_VERSION => {
             check(&record, context, aggregate, id)?;
@@ -99,19 +107,28 @@ pub(super) fn decode<A: Aggregate>(
         Err(reason) => reason,
     };
     // State of another version may have another shape: then the header alone says so.
-    let header: Record<IgnoredAny> = ipld::decode_any(bytes)?;
+    let header: Record<IgnoredAny> = ipld::decode_any(bytes).map_err(Unusable::Wrong)?;
     check(&header, context, aggregate, id)?;
     if header.schema == A::STATE_VERSION {
-        return Err(reason);
+        return Err(Unusable::Wrong(reason));
     }
     let path = context.evolution().and_then(|evolution| {
         evolution.path(Kind::State, aggregate.as_str(), header.schema, A::STATE_VERSION)
     });
-    let path = path.ok_or_else(|| other_schema::<A, _>(&header))?;
+    let path = path.ok_or_else(|| Unusable::OtherShape(other_schema::<A, _>(&header)))?;
+    let changed = changed(bytes, |state| path.take(state).map_err(|error| error.to_string()));
+    changed.map(loaded).map_err(Unusable::Wrong)
+}
+
+/// A record with its state as upcasters make it.
+fn changed<A: Aggregate>(
+    bytes: &[u8],
+    upcast: impl FnOnce(Ipld) -> Result<Ipld, String>,
+) -> Result<(Record<()>, A), String> {
     let (record, state) = ipld::decode_any::<Record<Ipld>>(bytes)?.parted();
-    let state = path.take(state).map_err(|error| error.to_string())?;
+    let state = upcast(state)?;
     let state = ipld::from_value(ipld::codec_of_any(bytes), &state).map_err(|e| e.to_string())?;
-    Ok(loaded((record, state)))
+    Ok((record, state))
 }
 
 fn loaded<A>((record, state): (Record<()>, A)) -> Loaded<A> {
@@ -135,13 +152,15 @@ fn check<S>(
     context: &Context,
     aggregate: &AggregateType,
     id: &AggregateId,
-) -> Result<(), String> {
+) -> Result<(), Unusable> {
     if record.format != FORMAT {
-        return Err(format!("it has format {}, not {FORMAT}", record.format));
+        let reason = format!("it has format {}, not {FORMAT}", record.format);
+        return Err(Unusable::OtherShape(reason));
     }
     let context = context.scheme().context();
     if record.context != *context || record.aggregate != *aggregate || record.id != *id {
-        return Err(format!("it is of {}/{}/{}", record.context, record.aggregate, record.id));
+        let reason = format!("it is of {}/{}/{}", record.context, record.aggregate, record.id);
+        return Err(Unusable::Wrong(reason));
     }
     Ok(())
 }

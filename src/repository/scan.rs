@@ -9,12 +9,15 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt, future};
 
+use super::kept::Base;
 use super::load::Rules;
 use super::loaded::Loaded;
 use super::{Aggregate, Freshness, QueryFreshness, Repository, RepositoryError, record};
-use crate::backend::{BackendError, Bound, Followed, Matching, Start, StoredMessage, TailQuery};
+use crate::backend::{
+    BackendError, Bound, Followed, Matching, ReadFrom, Start, StoredMessage, TailQuery,
+};
 use crate::event::NonEmpty;
-use crate::state::{Entry, Key, KeyValue, Watched};
+use crate::state::{Entry, Key, KeyValue, Slot, Watched};
 use crate::store::{StoreError, StoredEvent};
 use crate::subject::{AggregateId, AggregatePattern, Identity, Pattern};
 
@@ -29,10 +32,10 @@ pub(super) type Member<A> = (AggregateId, Arc<Loaded<A>>);
 
 pub(super) type Members<A> = BoxStream<'static, Result<Member<A>, RepositoryError>>;
 
-/// What was found of one aggregate; at least one of the two is there.
+/// What was found of one aggregate: a state that is kept, its last event, or both.
 pub(super) struct Seen<A> {
     pub(super) key: AggregateId,
-    pub(super) kept: Option<Arc<Loaded<A>>>,
+    pub(super) kept: Base<A>,
     pub(super) last: Option<StoredEvent>,
 }
 
@@ -102,23 +105,23 @@ where
     /// What is kept and what was last stored, by aggregate. One of the two may be missing: the state where it was not
     /// written yet, the event where the replica that answered is behind.
     fn both(&self, heads: Vec<StoredEvent>, kept: Vec<Entry>) -> Vec<Seen<A>> {
-        let mut kept: HashMap<AggregateId, Arc<Loaded<A>>> = kept
+        let mut kept: HashMap<AggregateId, Base<A>> = kept
             .into_iter()
             .filter_map(|entry| {
                 let id = self.id_in(&entry.key)?;
-                let loaded = self.decoded(&id, &entry.value?)?;
-                Some((id, loaded))
+                let base = self.decoded(&id, slot(entry));
+                Some((id, base))
             })
             .collect();
         let mut seen: Vec<Seen<A>> = heads
             .into_iter()
             .map(|last| {
                 let key = last.aggregate_id().clone();
-                Seen { kept: kept.remove(&key), key, last: Some(last) }
+                Seen { kept: kept.remove(&key).unwrap_or_default(), key, last: Some(last) }
             })
             .collect();
-        let rest = kept.into_iter();
-        seen.extend(rest.map(|(key, loaded)| Seen { key, kept: Some(loaded), last: None }));
+        let rest = kept.into_iter().filter(|(_, base)| base.loaded.is_some());
+        seen.extend(rest.map(|(key, kept)| Seen { key, kept, last: None }));
         seen
     }
 
@@ -151,11 +154,10 @@ where
             }),
             _ => Vec::new(),
         };
-        let values = slots.into_iter().map(|slot| slot.value).chain(std::iter::repeat(None));
-        let seen = heads.into_iter().zip(values).map(|(last, value)| {
+        let slots = slots.into_iter().chain(std::iter::repeat_with(Slot::default));
+        let seen = heads.into_iter().zip(slots).map(|(last, slot)| {
             let key = last.aggregate_id().clone();
-            let kept = value.and_then(|value| self.decoded(&key, &value));
-            Seen { key, kept, last: Some(last) }
+            Seen { kept: self.decoded(&key, slot), key, last: Some(last) }
         });
         seen.collect()
     }
@@ -185,11 +187,13 @@ where
     async fn member(&self, seen: Seen<A>) -> Result<Member<A>, RepositoryError> {
         let id = A::Id::from_aggregate_id(&seen.key)?;
         let cached = self.cache.as_ref().and_then(|cache| cache.get(&seen.key));
-        let base = match (seen.kept, cached.map(|cached| cached.loaded)) {
-            (Some(kept), Some(cached)) if cached.head.position > kept.head.position => Some(cached),
-            (None, cached) => cached,
-            (kept, _) => kept,
+        let further = |cached: &Arc<Loaded<A>>| match &seen.kept.loaded {
+            Some(kept) => cached.head.position > kept.head.position,
+            // In place of a record that cannot be used one is derived and written.
+            None => seen.kept.revision.is_none(),
         };
+        let cached = cached.map(|cached| cached.loaded).filter(further);
+        let base = cached.map(Base::cached).unwrap_or(seen.kept);
         let rules = Rules::of(Freshness::Current);
         let loaded = self.brought_up(&id, &seen.key, base, seen.last, rules).await?;
         Ok((seen.key, loaded))
@@ -215,13 +219,18 @@ where
 
     /// The aggregate of a record, from its events where the record cannot be read.
     async fn kept_member(&self, entry: Entry) -> Result<Option<Member<A>>, RepositoryError> {
-        let (Some(key), Some(value)) = (self.id_in(&entry.key), entry.value) else {
+        let Some(key) = self.id_in(&entry.key).filter(|_| entry.value.is_some()) else {
             return Ok(None);
         };
         let id = A::Id::from_aggregate_id(&key)?;
-        let loaded = match self.decoded(&key, &value) {
+        let base = self.decoded(&key, slot(entry));
+        let loaded = match base.loaded {
             Some(loaded) => loaded,
-            None => self.current(&id, &key, Rules::of(Freshness::Current)).await?,
+            None => {
+                let last =
+                    self.context.last_event(&self.aggregate, &key, ReadFrom::Nearest).await?;
+                self.brought_up(&id, &key, base, last, Rules::of(Freshness::Current)).await?
+            }
         };
         Ok(Some((key, loaded)))
     }
@@ -240,18 +249,15 @@ where
         Ok(self.context.verifier().verify(message)?)
     }
 
-    fn decoded(&self, key: &AggregateId, value: &[u8]) -> Option<Arc<Loaded<A>>> {
-        record::decode(value, &self.context, &self.aggregate, key)
-            .inspect_err(|reason| self.distrust(key, reason))
-            .ok()
-            .map(Arc::new)
-    }
-
     /// Whose state lies under a key; nobody's where the key was not made by this crate.
     fn id_in(&self, key: &Key) -> Option<AggregateId> {
         let escaped = key.as_str().strip_prefix(self.aggregate.as_str())?.strip_prefix('.')?;
         AggregateId::from_escaped(escaped).ok()
     }
+}
+
+fn slot(entry: Entry) -> Slot {
+    Slot { revision: entry.revision, value: entry.value }
 }
 
 pub(super) fn one_or_two(patterns: &[Pattern]) -> NonEmpty<Pattern> {

@@ -6,11 +6,12 @@ use cid::Cid;
 
 use super::load::Rules;
 use super::loaded::Loaded;
-use super::{Aggregate, Freshness, Repository, RepositoryError, record};
+use super::record::{self, Unusable};
+use super::{Aggregate, Freshness, Repository, RepositoryError};
 use crate::backend::{BackendError, ReadFrom};
 use crate::event::NonEmpty;
 use crate::ipld::{Block, BlockFormat};
-use crate::state::{Change, Expected, Key, KeyWrite};
+use crate::state::{Change, Expected, Key, KeyWrite, Offer};
 use crate::store::StoreError;
 use crate::subject::{AggregateId, Identity, Pattern};
 
@@ -110,7 +111,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 None
             }
         };
-        self.context.snapshots().offer(slot, version, record::replaces, Box::new(encode));
+        let (replaces, encode) = (record::replaces, Box::new(encode));
+        self.context.snapshots().offer(slot, Offer { version, over: None, replaces, encode });
     }
 
     /// A snapshot at or before a version, if there is one that can be read: the one taken last, which one round trip
@@ -163,8 +165,13 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
 
     fn read_snapshot(&self, key: &AggregateId, value: &[u8]) -> Option<Loaded<A>> {
         record::decode(value, &self.context, &self.aggregate, key)
-            .inspect_err(|reason| {
-                tracing::warn!(aggregate = %self.aggregate, id = %key, reason, "a snapshot is not used");
+            .inspect_err(|error| match error {
+                Unusable::OtherShape(reason) => {
+                    tracing::debug!(aggregate = %self.aggregate, id = %key, reason, "a snapshot is not used");
+                }
+                Unusable::Wrong(reason) => {
+                    tracing::warn!(aggregate = %self.aggregate, id = %key, reason, "a snapshot is not used");
+                }
             })
             .ok()
     }

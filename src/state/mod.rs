@@ -24,7 +24,7 @@ pub use key::{InvalidKey, Key};
 #[cfg(feature = "testing")]
 pub use memory::MemoryKeyValue;
 pub use nats::NatsKeyValue;
-pub(crate) use writer::StateWriter;
+pub(crate) use writer::{Offer, StateWriter};
 
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

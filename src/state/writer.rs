@@ -1,26 +1,30 @@
 //! Writes derived records behind the commits they are derived from.
 //!
 //! Records of one key that follow each other quickly are written once; many keys go in one batch. A record never
-//! replaces one of a later version: each write expects the revision that was seen when the versions were compared.
+//! replaces one of a later version, unless that one is wrong: each write expects the revision that was seen when the two
+//! were compared.
 //! What is not written is not lost, since every record can be derived again; so errors here are logged, not returned.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::vec;
 
 use bytes::Bytes;
 use foldhash::HashMap;
 use quick_cache::sync::Cache;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Change, Expected, Key, KeyValue, KeyWrite};
 use crate::backend::BackendError;
 use crate::event::NonEmpty;
+use crate::panics::text_of;
 
 /// How many keys may wait. Beyond that new ones are dropped; whoever loads the aggregate next offers its state again.
 const MAX_WAITING: usize = 16 * 1024;
@@ -47,6 +51,37 @@ pub(crate) type Encode = Box<dyn FnOnce() -> Option<Bytes> + Send>;
 /// Whether the first record may take the place of the second, which is stored.
 pub(crate) type Replaces = fn(&[u8], &[u8]) -> bool;
 
+/// A record that is to be written.
+pub(crate) struct Offer {
+    /// Of several offers for one key the one of the highest version is written.
+    pub(crate) version: u64,
+    /// The revision of a stored record that is wrong: while it is there it is replaced, whatever its version says.
+    pub(crate) over: Option<u64>,
+    /// Asked of whatever else is stored.
+    pub(crate) replaces: Replaces,
+    pub(crate) encode: Encode,
+}
+
+impl Offer {
+    /// Becomes the later of two offers, of the same version the one that came first, and returns the other.
+    fn merge(&mut self, mut other: Self) -> Self {
+        // What is wrong is wrong for both, and of two revisions only the later one can still be there.
+        self.over = self.over.max(other.over);
+        if self.version < other.version {
+            other.over = self.over;
+            mem::swap(self, &mut other);
+        }
+        other
+    }
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Offer");
+        shown.field("version", &self.version).field("over", &self.over).finish_non_exhaustive()
+    }
+}
+
 /// Writes records to one bucket in the background. The last clone's drop writes what is left and ends it.
 #[derive(Debug, Clone)]
 pub(crate) struct StateWriter {
@@ -54,12 +89,16 @@ pub(crate) struct StateWriter {
 }
 
 #[derive(Debug)]
-struct Handle(Arc<Shared>);
+struct Handle {
+    shared: Arc<Shared>,
+    /// How many of the keys that were ever queued are written or given up. Closed when the task has ended.
+    settled: watch::Receiver<u64>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.queue().closed = true;
-        self.0.wake.notify_one();
+        self.shared.queue().closed = true;
+        self.shared.wake.notify_one();
     }
 }
 
@@ -68,33 +107,33 @@ struct Shared {
     bucket: Arc<dyn KeyValue>,
     queue: Mutex<Queue>,
     wake: Notify,
-    idle: Notify,
     /// What the bucket held when it was last seen or written.
     seen: Cache<Key, Seen>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: HashMap<Key, Waiting>,
+    waiting: HashMap<Key, Offer>,
     /// The keys that wait, each once. Those that wait longest are written first, or some would wait for as long as others
     /// keep changing.
     order: VecDeque<Key>,
     /// How many records were ever offered.
     offered: u64,
-    busy: bool,
-    hurry: bool,
+    /// How many keys were ever put in order. They are taken in that order, so this number says what a flush waits for.
+    queued: u64,
+    /// So many of them are to be taken without waiting.
+    hurried: u64,
     closed: bool,
 }
 
-struct Waiting {
-    version: u64,
-    replaces: Replaces,
-    encode: Encode,
-}
+impl Queue {
+    /// How many keys were ever taken.
+    fn taken(&self) -> u64 {
+        self.queued - self.order.len() as u64
+    }
 
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("version", &self.version).finish_non_exhaustive()
+    fn hurries(&self) -> bool {
+        self.closed || self.taken() < self.hurried
     }
 }
 
@@ -111,6 +150,7 @@ struct Seen {
 struct Record {
     key: Key,
     version: u64,
+    over: Option<u64>,
     replaces: Replaces,
     value: Bytes,
 }
@@ -121,64 +161,60 @@ impl StateWriter {
             bucket,
             queue: Mutex::default(),
             wake: Notify::new(),
-            idle: Notify::new(),
             seen: Cache::new(REVISIONS),
         });
-        tokio::spawn(Arc::clone(&shared).run());
-        Self { handle: Arc::new(Handle(shared)) }
+        let (settle, settled) = watch::channel(0);
+        tokio::spawn(Arc::clone(&shared).run(settle));
+        Self { handle: Arc::new(Handle { shared, settled }) }
     }
 
     /// The bucket that is written.
     pub(crate) fn bucket(&self) -> &Arc<dyn KeyValue> {
-        &self.handle.0.bucket
+        &self.handle.shared.bucket
     }
 
-    /// Offers a record. Of several offers for one key the highest version is written.
-    pub(crate) fn offer(&self, key: Key, version: u64, replaces: Replaces, encode: Encode) {
-        let shared = &self.handle.0;
+    /// Offers a record for writing.
+    pub(crate) fn offer(&self, key: Key, offer: Offer) {
+        let shared = &self.handle.shared;
         let mut queue = shared.queue();
         queue.offered += 1;
-        let Queue { waiting, order, .. } = &mut *queue;
+        let Queue { waiting, order, queued, .. } = &mut *queue;
         let already = waiting.len();
-        let replaced = match waiting.entry(key) {
-            Entry::Occupied(mut waiting) if waiting.get().version < version => {
-                Some(waiting.insert(Waiting { version, replaces, encode }))
-            }
-            Entry::Occupied(_) => None,
+        let unused = match waiting.entry(key) {
+            Entry::Occupied(mut waiting) => Some(waiting.get_mut().merge(offer)),
             Entry::Vacant(_) if already >= MAX_WAITING => {
                 metrics::counter!("cim_state_dropped_total").increment(1);
-                None
+                Some(offer)
             }
             Entry::Vacant(free) => {
                 order.push_back(free.key().clone());
-                free.insert(Waiting { version, replaces, encode });
+                *queued += 1;
+                free.insert(offer);
                 None
             }
         };
         drop(queue);
         // Freed after the lock is.
-        drop(replaced);
+        drop(unused);
         // Where others wait already, the task knows.
         if already == 0 {
             shared.wake.notify_one();
         }
     }
 
-    /// Waits until everything offered so far is written or given up.
+    /// Waits until everything offered before is written or given up, each record as it was offered or in a later version.
+    ///
+    /// When the task has ended, as it does with its runtime, it returns at once, and what still waits is never written.
     pub(crate) async fn flush(&self) {
-        let shared = &self.handle.0;
-        loop {
-            let idle = shared.idle.notified();
-            {
-                let mut queue = shared.queue();
-                if queue.waiting.is_empty() && !queue.busy {
-                    return;
-                }
-                queue.hurry = true;
-            }
-            shared.wake.notify_one();
-            idle.await;
-        }
+        let Handle { shared, settled } = &*self.handle;
+        let goal = {
+            let mut queue = shared.queue();
+            queue.hurried = queue.queued;
+            queue.queued
+        };
+        shared.wake.notify_one();
+        // It fails only when the task has ended.
+        let _ = settled.clone().wait_for(|&settled| settled >= goal).await;
     }
 }
 
@@ -188,12 +224,12 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run(self: Arc<Self>) {
+    async fn run(self: Arc<Self>, settle: watch::Sender<u64>) {
         let mut linger = LINGER;
         loop {
-            let (empty, hurry, closed) = {
+            let (empty, hurries, closed) = {
                 let queue = self.queue();
-                (queue.waiting.is_empty(), queue.hurry, queue.closed)
+                (queue.waiting.is_empty(), queue.hurries(), queue.closed)
             };
             match (empty, closed) {
                 (true, true) => return,
@@ -201,20 +237,14 @@ impl Shared {
                     self.wake.notified().await;
                     continue;
                 }
-                (false, _) if !hurry && !closed => self.linger(linger).await,
+                (false, _) if !hurries => self.linger(linger).await,
                 (false, _) => {}
             }
             let begun = Instant::now();
-            let batch = self.take();
-            self.store(batch).await;
+            let (offers, taken) = self.take();
+            self.store(offers).await;
             linger = (begun.elapsed() * LINGER_SHARE).max(LINGER);
-            let mut queue = self.queue();
-            queue.busy = false;
-            if queue.waiting.is_empty() {
-                queue.hurry = false;
-            }
-            drop(queue);
-            self.idle.notify_waiters();
+            settle.send_replace(taken);
         }
     }
 
@@ -234,8 +264,7 @@ impl Shared {
                     look.as_mut().reset(until.min(now + LINGER));
                 }
                 () = self.wake.notified() => {
-                    let queue = self.queue();
-                    if queue.hurry || queue.closed {
+                    if self.queue().hurries() {
                         return;
                     }
                 }
@@ -243,34 +272,50 @@ impl Shared {
         }
     }
 
-    fn take(&self) -> Vec<Record> {
-        let taken: Vec<(Key, Waiting)> = {
-            let mut queue = self.queue();
-            queue.busy = true;
-            let Queue { waiting, order, .. } = &mut *queue;
-            let count = order.len().min(BATCH_KEYS);
-            order.drain(..count).filter_map(|key| waiting.remove_entry(&key)).collect()
-        };
-        taken
-            .into_iter()
-            .filter_map(|(key, Waiting { version, replaces, encode })| {
-                let value = encode()?;
-                Some(Record { key, version, replaces, value })
-            })
-            .collect()
+    /// What has waited longest, and how many keys were ever taken then.
+    fn take(&self) -> (vec::IntoIter<(Key, Offer)>, u64) {
+        let mut queue = self.queue();
+        let Queue { waiting, order, .. } = &mut *queue;
+        let count = order.len().min(BATCH_KEYS);
+        let taken: Vec<_> =
+            order.drain(..count).filter_map(|key| waiting.remove_entry(&key)).collect();
+        (taken.into_iter(), queue.taken())
     }
 
-    async fn store(&self, mut records: Vec<Record>) {
-        while !records.is_empty() {
-            let (mut bytes, mut count) = (0, 0);
-            while count < records.len() && (count == 0 || bytes < BATCH_BYTES) {
-                bytes += records[count].value.len();
-                count += 1;
-            }
-            let rest = records.split_off(count);
+    async fn store(&self, mut offers: vec::IntoIter<(Key, Offer)>) {
+        while offers.len() > 0 {
+            let records = self.encode_batch(&mut offers);
             self.store_batch(records).await;
-            records = rest;
         }
+    }
+
+    /// Encodes no more than one batch holds, since all of it is in memory until it is stored.
+    fn encode_batch(&self, offers: &mut vec::IntoIter<(Key, Offer)>) -> Vec<Record> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES
+            && let Some((key, offer)) = offers.next()
+        {
+            let Some(record) = self.encode(key, offer) else { continue };
+            bytes += record.value.len();
+            records.push(record);
+        }
+        records
+    }
+
+    /// The code of a service writes its state. Where it panics, the other records are not to suffer for it.
+    fn encode(&self, key: Key, offer: Offer) -> Option<Record> {
+        let Offer { version, over, replaces, encode } = offer;
+        let value = catch_unwind(AssertUnwindSafe(encode)).unwrap_or_else(|panic| {
+            metrics::counter!("cim_state_dropped_total").increment(1);
+            tracing::warn!(
+                bucket = self.bucket.bucket(),
+                key = key.as_str(),
+                panic = text_of(&*panic),
+                "a record that panics when it is encoded is not written"
+            );
+            None
+        })?;
+        Some(Record { key, version, over, replaces, value })
     }
 
     async fn store_batch(&self, mut records: Vec<Record>) {
@@ -313,7 +358,7 @@ impl Shared {
     /// One attempt. Drops the records that the bucket holds in a later version already.
     async fn try_batch(&self, records: &mut Vec<Record>, look: bool) -> Option<BackendError> {
         records.retain(|record| {
-            let written = self.seen.get(&record.key).and_then(|seen| seen.version);
+            let written = self.known(record).and_then(|seen| seen.version);
             written.is_none_or(|written| written < record.version)
         });
         if let Err(error) = self.learn_revisions(records, look).await {
@@ -322,7 +367,7 @@ impl Shared {
         let writes = records
             .iter()
             .map(|record| {
-                let revision = self.seen.get(&record.key).map_or(0, |seen| seen.revision);
+                let revision = self.known(record).map_or(0, |seen| seen.revision);
                 let change = Change::Put(record.value.clone());
                 KeyWrite::new(record.key.clone(), change, Expected::Revision(revision))
             })
@@ -346,6 +391,17 @@ impl Shared {
         }
     }
 
+    /// What is stored under a record's key, as far as it is known. Whoever offers a record over a wrong one has seen that.
+    fn known(&self, record: &Record) -> Option<Seen> {
+        let seen = self.seen.get(&record.key);
+        match record.over {
+            Some(revision) if seen.is_none_or(|seen| seen.revision <= revision) => {
+                Some(Seen { revision, version: None })
+            }
+            _ => seen,
+        }
+    }
+
     async fn learn_revisions(
         &self,
         records: &mut Vec<Record>,
@@ -353,7 +409,7 @@ impl Shared {
     ) -> Result<(), BackendError> {
         let unknown: Vec<Key> = records
             .iter()
-            .filter(|record| look || self.seen.get(&record.key).is_none())
+            .filter(|record| look || self.known(record).is_none())
             .map(|record| record.key.clone())
             .collect();
         if unknown.is_empty() {
@@ -363,7 +419,8 @@ impl Shared {
         let found: HashMap<Key, _> = unknown.into_iter().zip(slots).collect();
         records.retain(|record| {
             let Some(slot) = found.get(&record.key) else { return true };
-            let free = |stored: &[u8]| (record.replaces)(&record.value, stored);
+            let wrong = record.over == Some(slot.revision);
+            let free = |stored: &[u8]| wrong || (record.replaces)(&record.value, stored);
             let newer = slot.value.as_deref().is_none_or(free);
             if newer {
                 let seen = Seen { revision: slot.revision, version: None };

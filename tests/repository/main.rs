@@ -8,6 +8,7 @@ mod branches;
 mod cache_state;
 mod config;
 mod delete_history;
+mod distrust;
 mod domain;
 mod lifecycle;
 mod load;

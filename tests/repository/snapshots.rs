@@ -160,14 +160,14 @@ async fn snapshot_that_disagrees_with_the_events_is_passed_over() {
 
 /// Accounts as a later release keeps them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct CountingAccount {
+pub(crate) struct CountingAccount {
     id: String,
-    entries: u64,
+    pub(crate) entries: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
-struct Entry(AccountEvent);
+pub(crate) struct Entry(AccountEvent);
 
 impl DomainEvent for Entry {
     fn event_type(&self) -> &'static str {
