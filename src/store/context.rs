@@ -216,7 +216,8 @@ impl Context {
         &self.inner.encoder
     }
 
-    /// Waits until the current state of everything committed so far is written.
+    /// Waits until the current state of everything committed before the call is written, or of a later version; what is
+    /// committed meanwhile does not prolong it. Returns at once where the runtime has ended that the context was opened on.
     ///
     /// Useful before a planned end; nothing is lost without it, because state is derived from the events.
     pub async fn flush(&self) {
