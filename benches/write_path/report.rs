@@ -64,11 +64,12 @@ impl Row {
 
     fn line(&self) -> String {
         let mut line = String::new();
-        let sign = if self.higher_is_better { "≥" } else { "≤" };
+        // Rates are large, times are fractions of a millisecond.
+        let (sign, digits) = if self.higher_is_better { ("≥", 1) } else { ("≤", 3) };
         let met = if self.met { "met" } else { "MISSED" };
         let _ = write!(
             line,
-            "| {:<58} | {:<7} | {:>10.1} | {:>10.1} | {:<9} | {:>6.2} | {sign} {:>5.2} | {met} |",
+            "| {:<58} | {:<7} | {:>10.digits$} | {:>10.digits$} | {:<9} | {:>6.2} | {sign} {:>5.2} | {met} |",
             self.work, self.server, self.ours, self.raw, self.unit, self.ratio, self.bar
         );
         line
