@@ -152,10 +152,10 @@ impl Group {
             }
             Ok(Found::Another) => {
                 // This guard is broken for good, so no try of the group was stored or ever will be.
-                let rest = self.jobs.split_off(1);
+                let (begun, rest) = (self.begun, self.jobs.split_off(1));
                 let alone = Group { jobs: self.jobs, unproven: false, ..self };
                 let _ = alone.conflict_of_the_only();
-                again(Group::new(rest, Instant::now()))
+                again(Group::new(rest, begun))
             }
             Ok(Found::Nothing) if broken.iter().flatten().any(Option::is_some) => {
                 self.unproven = false;

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::NatsLog;
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 use crate::clock::Timestamp;
-use crate::event_log::LogStatus;
+use crate::event_log::{EventLog, LogStatus};
 use delivery::Delivered;
 use filters::Filters;
 use pull::{Answer, Pull};
@@ -152,14 +152,16 @@ impl Following {
         let status = info.status()?;
         self.compare(&status)?;
         let again = self.beginning.is_some();
-        let beginning = *self.beginning.get_or_insert(Beginning {
+        self.beginning.get_or_insert(Beginning {
             end: status.last.get(),
             created: status.created,
             replicated: info.config.num_replicas > 1,
         });
         if self.start == Start::Now {
-            self.after = beginning.end;
-            self.start = Start::After(status.last);
+            // Not where the stream says that it ends: that may lie within a commit that is being stored.
+            let now = self.log.status().await?.last;
+            self.after = now.get();
+            self.start = Start::After(now);
         }
         let start = match self.start {
             Start::After(_) => Start::After(Position::new(self.after)),
