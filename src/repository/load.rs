@@ -379,7 +379,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             }
             // Nothing is there also where a replica is behind. Only the leader can tell, and it is asked once.
             let behind = last.is_none()
-                && (attempt > 0 || self.log_reaches(key, snapshot.head.position).await?);
+                && (attempt > 0 || self.newest_position(key).await? >= snapshot.head.position);
             if !behind {
                 self.distrust(key, "the log does not hold the event that a snapshot ends with");
                 return Ok(None);
@@ -388,16 +388,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         }
         // Without the snapshot the aggregate is as the replicas have it that stay behind.
         Ok(None)
-    }
-
-    /// Whether an aggregate has an event at a position or after it, as the leader knows.
-    async fn log_reaches(
-        &self,
-        key: &AggregateId,
-        position: Position,
-    ) -> Result<bool, RepositoryError> {
-        let last = self.context.last_message(&self.aggregate, key, ReadFrom::Leader).await?;
-        Ok(last.is_some_and(|last| last.position >= position))
     }
 
     async fn replay_all(
