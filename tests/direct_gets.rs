@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use async_nats::Subscriber;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, stream};
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{BackendError, Bound, Count, Matching, Position, ReadFrom};
@@ -49,14 +51,28 @@ impl Bench<PrivateServer> {
     }
 }
 
+/// Stores the entry once. A young cluster may not hear at first that its stream listens.
+async fn store_one(jetstream: &jetstream::Context) {
+    let stored = async {
+        loop {
+            let message = PublishMessage::build().message_id("one").payload("1".into());
+            let sent = jetstream.send_publish("$KV.books.one", message).await.unwrap();
+            match sent.await {
+                Ok(_) => return,
+                Err(error) => assert_eq!(error.kind(), PublishErrorKind::StreamNotFound),
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), stored).await.expect("the stream takes messages");
+}
+
 impl<S> Bench<S> {
     async fn on(server: S, url: &str, num_replicas: usize) -> Self {
         let client = async_nats::connect(url).await.unwrap();
         let jetstream = jetstream::new(client.clone());
         let settings = stream::Config { num_replicas, ..settings(true) };
         jetstream.create_stream(settings).await.unwrap();
-        let stored = jetstream.publish("$KV.books.one", "1".into()).await.unwrap();
-        stored.await.unwrap();
+        store_one(&jetstream).await;
         let connection = Connection::from_client(client).with_timeout(TIMEOUT);
         let bucket = NatsKeyValue::open(&connection, "books").await.unwrap();
         let log = NatsLog::open(&connection, "KV_books").await.unwrap();

@@ -36,7 +36,9 @@ impl Bench {
         make(&jetstream, replicas).await;
         let connection = Connection::from_client(connect(urls).await);
         let log = NatsLog::open(&connection, STREAM).await.unwrap();
-        Self::of(jetstream, log)
+        let bench = Self::of(jetstream, log);
+        timeout(LONG, bench.until_heard()).await.expect("the stream takes messages");
+        bench
     }
 
     pub(crate) fn of(jetstream: jetstream::Context, log: NatsLog) -> Self {
@@ -56,6 +58,19 @@ impl Bench {
         let subject: Subject =
             self.scheme.events_of(&order, &AggregateId::new(number.to_string()).unwrap());
         NewMessage { subject, headers: Headers::new(), payload: payload.into(), guard: Guard::Free }
+    }
+
+    /// The servers of a young cluster hear late from each other where the stream listens. A message that can be refused
+    /// only shows it, and is never stored.
+    async fn until_heard(&self) {
+        let guard = Guard::Last(Position::new(1));
+        let probe = NewMessage { guard, ..self.message(0, "") };
+        loop {
+            match self.log.publish(probe.clone()).await.unwrap_err() {
+                BackendError::Conflict { .. } => return,
+                error => assert!(error.is_transient(), "{error:?}"),
+            }
+        }
     }
 
     pub(crate) async fn fill(&self, count: u64) {
