@@ -8,6 +8,7 @@ use cim_persistence::repository::{Repository, RepositoryError};
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::store::{ExpectedVersion, StoreError};
 use futures::future::join_all;
+use tokio::time::timeout;
 
 use crate::domain::{Log, ONE_CLUSTER, config, enter, process, sound};
 use crate::meter::metered;
@@ -16,6 +17,9 @@ const WRITERS: u64 = 32;
 
 /// Long enough for some commits to be stored after a crash, short enough for others to be given up.
 const PATIENCE_MS: u64 = 1000;
+
+/// Longer than an election takes on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
 
 /// After so many kills the outcome of some commit must have been unknown to the committer, or the test proves nothing.
 const MOST_CRASHES: usize = 20;
@@ -94,7 +98,7 @@ async fn progress(acknowledged: &AtomicU64, more: u64) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("writers get on again");
+    timeout(LONG, reached).await.expect("writers get on again");
 }
 
 #[test]
@@ -155,13 +159,22 @@ fn killed_leader_loses_nothing_that_was_acknowledged() {
     });
 }
 
-/// The server that leads the replicas of the stream.
+/// The server that leads the replicas of the stream, asked for again while there is none.
 async fn leader(urls: &[&str]) -> Node {
     let addresses: Vec<async_nats::ServerAddr> =
         urls.iter().map(|url| url.parse().unwrap()).collect();
     let client = async_nats::connect(addresses).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
-    let stream = jetstream.get_stream("CIM-EVENTS-bad-days").await.unwrap();
-    let leader = stream.cached_info().cluster.as_ref().unwrap().leader.clone().unwrap();
+    let known = async {
+        loop {
+            if let Ok(stream) = jetstream.get_stream("CIM-EVENTS-bad-days").await
+                && let Some(cluster) = &stream.cached_info().cluster
+                && let Some(leader) = &cluster.leader
+            {
+                return leader.clone();
+            }
+        }
+    };
+    let leader = timeout(LONG, known).await.expect("a server leads the stream");
     Node::ALL.into_iter().find(|node| node.server_name() == leader).unwrap()
 }

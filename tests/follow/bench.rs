@@ -107,7 +107,7 @@ impl Bench {
     pub(crate) async fn all_with(&self, position: Position) -> Vec<StoredMessage> {
         let whole = async {
             loop {
-                let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+                let stream = self.stream(STREAM).await;
                 let query = LogQuery { filter: None, after: Position::START };
                 let all: Vec<_> = self.log.read(query).try_collect().await.unwrap();
                 let last = all.last().map_or(Position::START, |message| message.position);
@@ -119,14 +119,39 @@ impl Bench {
         timeout(LONG, whole).await.expect("every replica catches up")
     }
 
+    /// The stream, asked for again while no server leads it.
+    pub(crate) async fn stream(&self, name: &str) -> jetstream::stream::Stream {
+        let asked = async {
+            loop {
+                if let Ok(stream) = self.jetstream.get_stream(name).await {
+                    return stream;
+                }
+            }
+        };
+        timeout(LONG, asked).await.expect("a server leads the stream")
+    }
+
+    /// The name of the server that leads the stream, as soon as one does.
+    pub(crate) async fn leader(&self) -> String {
+        let known = async {
+            loop {
+                let info = self.stream(STREAM).await.cached_info().clone();
+                if let Some(leader) = info.cluster.and_then(|cluster| cluster.leader) {
+                    return leader;
+                }
+            }
+        };
+        timeout(LONG, known).await.expect("a server leads the stream")
+    }
+
     /// The names of the consumers on the stream.
     pub(crate) async fn consumers(&self) -> Vec<String> {
-        let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+        let stream = self.stream(STREAM).await;
         stream.consumer_names().try_collect().await.unwrap()
     }
 
     pub(crate) async fn delete_consumers(&self) {
-        let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+        let stream = self.stream(STREAM).await;
         for name in self.consumers().await {
             // A consumer may be gone by itself in between.
             let _ = stream.delete_consumer(&name).await;
@@ -136,7 +161,7 @@ impl Bench {
     /// How many messages the only consumer has delivered, once that has stopped growing.
     pub(crate) async fn delivered_when_quiet(&self) -> u64 {
         let [name] = self.consumers().await.try_into().unwrap();
-        let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+        let stream = self.stream(STREAM).await;
         let (mut before, mut same) = (u64::MAX, 0);
         while same < 20 {
             let delivered = stream.consumer_info(&name).await.unwrap().delivered.consumer_sequence;
@@ -149,7 +174,7 @@ impl Bench {
 
     pub(crate) async fn until_no_consumer_is_left(&self, stream: &str) {
         let none = async {
-            let stream = self.jetstream.get_stream(stream).await.unwrap();
+            let stream = self.stream(stream).await;
             while stream.get_info().await.unwrap().state.consumer_count > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

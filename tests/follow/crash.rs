@@ -68,8 +68,7 @@ async fn a_leader_that_is_killed_under_load_costs_nothing() {
     let crashing = async {
         for round in 0..3 {
             progress(&stored, 200).await;
-            let stream = bench.jetstream.get_stream(STREAM).await.unwrap();
-            let leader = stream.cached_info().cluster.as_ref().unwrap().leader.clone().unwrap();
+            let leader = bench.leader().await;
             let leads = |node: &Node| node.server_name() == leader;
             // Twice the leader, and once a server that only follows.
             let node = Node::ALL.into_iter().find(|node| leads(node) == (round != 1)).unwrap();
@@ -243,8 +242,7 @@ async fn a_consumer_that_falls_silent_is_noticed() {
     let cluster = PrivateCluster::start().await.unwrap();
     let bench = Bench::start(&[cluster.url(Node::One)], 3).await;
     bench.fill(10).await;
-    let stream = bench.jetstream.get_stream(STREAM).await.unwrap();
-    let leader = stream.cached_info().cluster.as_ref().unwrap().leader.clone();
+    let (stream, leader) = (bench.stream(STREAM).await, bench.leader().await);
     // Where a consumer lives is up to the servers. It is wanted where nobody else depends on it.
     let (mut follower, node) = loop {
         let mut follower = bench.follow(BEGINNING);
@@ -252,7 +250,7 @@ async fn a_consumer_that_falls_silent_is_noticed() {
         let [name] = bench.consumers().await.try_into().unwrap();
         let home = stream.consumer_info(&name).await.unwrap().cluster.unwrap().leader;
         let node = Node::ALL.into_iter().find(|node| home.as_deref() == Some(node.server_name()));
-        if node != Some(Node::One) && home != leader {
+        if node != Some(Node::One) && home.as_deref() != Some(leader.as_str()) {
             break (follower, node.unwrap());
         }
         drop(follower);
