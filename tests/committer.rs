@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cim_persistence::backend::{Guard, NewMessage, Position};
 use cim_persistence::event::{Headers, NonEmpty};
-use cim_persistence::event_log::{Commit, CommitPolicy, Committer, EventLog, MemoryLog};
+use cim_persistence::event_log::{
+    Commit, CommitError, CommitPolicy, Committer, EventLog, MemoryLog,
+};
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
-use cim_persistence::testing::faults::{CallKind, Fault, Faults, Gate};
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
 use tokio::task::JoinSet;
 
 /// As many commits as may wait to be gathered.
@@ -24,14 +26,27 @@ fn subject(number: usize) -> Subject {
     scheme.events_of(&AggregateType::new("order").unwrap(), &id)
 }
 
+fn message(number: usize, guard: Guard) -> NewMessage {
+    let subject = subject(number);
+    NewMessage { subject, headers: Headers::new(), payload: "payload".into(), guard }
+}
+
 /// A commit of two messages, which always travels in a batch.
 fn pair(number: usize) -> Commit {
-    let message = |guard| {
-        let subject = subject(number);
-        NewMessage { subject, headers: Headers::new(), payload: "payload".into(), guard }
+    let guards = [Guard::Last(Position::START), Guard::Free];
+    Commit::new(NonEmpty::from(guards.map(|guard| message(number, guard)))).unwrap()
+}
+
+/// Counts the writes from now on.
+fn writes(faults: &Faults) -> Arc<AtomicUsize> {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    let count = move |call: &Call<'_>| {
+        counted.fetch_add(usize::from(call.kind == CallKind::Write), Ordering::Relaxed);
+        false
     };
-    let messages = NonEmpty::from([message(Guard::Last(Position::START)), message(Guard::Free)]);
-    Commit::new(messages).unwrap()
+    faults.plan_when(count, Fault::Outage);
+    writes
 }
 
 /// A log, and a committer that stores there what many tasks commit at once. Nothing is sent before they run.
@@ -80,13 +95,23 @@ async fn who_finds_the_queue_full_waits_and_is_served() {
 /// One worker runs what was woken last before what waits: the committer before all callers but the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn commits_of_callers_that_come_together_leave_together() {
-    let (faults, writes) = (Faults::new(), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&writes);
-    let count = move |call: &cim_persistence::testing::faults::Call<'_>| {
-        counted.fetch_add(usize::from(call.kind == CallKind::Write), Ordering::Relaxed);
-        false
-    };
-    faults.plan_when(count, Fault::Outage);
+    let faults = Faults::new();
+    let writes = writes(&faults);
     let stored = tokio::spawn(async move { Crowd::of(50, &faults).stored().await }).await.unwrap();
     assert_eq!((stored, writes.load(Ordering::Relaxed)), (100, 1));
+}
+
+/// The replica that is asked why it was refused does not know yet.
+#[tokio::test]
+async fn a_conflict_is_told_at_once_although_a_replica_is_behind() {
+    let (faults, log) = (Faults::new(), MemoryLog::new());
+    log.publish(message(1, Guard::Free)).await.unwrap();
+    faults.plan(Fault::StaleRead(1));
+    let writes = writes(&faults);
+    let log = Arc::new(log.with_faults(&faults));
+    let committer = Committer::start(log, CommitPolicy::default());
+    let error = committer.commit(pair(1)).await.unwrap_err();
+    let CommitError::Conflict { subject: refused, expected } = error else { panic!("{error:?}") };
+    assert_eq!((refused, expected), (subject(1), Position::START));
+    assert_eq!((faults.met(), writes.load(Ordering::Relaxed)), (1, 1));
 }

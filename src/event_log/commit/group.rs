@@ -5,10 +5,12 @@
 //! does.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use super::{Commit, CommitError, CommitPolicy, Job, Stored};
@@ -19,6 +21,9 @@ use crate::subject::Subject;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many guards the leader is asked about at a time.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// Commits that are tried in one batch, oldest first.
 pub(super) struct Group {
@@ -305,39 +310,46 @@ async fn broken_guards(
 ) -> Result<Vec<Option<(Subject, Position)>>, BackendError> {
     let subjects: Vec<Subject> =
         jobs.iter().flat_map(|job| job.commit.guarded()).cloned().collect();
-    let mut last = std::collections::HashMap::new();
+    let mut seen = HashMap::new();
     for chunk in subjects.chunks(1000) {
         for message in log.lasts(chunk).await? {
-            last.insert(message.subject, message.position);
+            seen.insert(message.subject, message.position);
         }
     }
-    let mut broken = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let mut found = None;
-        for (subject, expected) in job.commit.guards() {
-            let seen = last.get(subject).copied().unwrap_or(Position::START);
-            if is_broken(log, subject, expected, seen).await? {
-                found = Some((subject.clone(), expected));
-                break;
-            }
-        }
-        broken.push(found);
-    }
-    Ok(broken)
+    let is_only = jobs.len() == 1;
+    let looks: Vec<_> =
+        jobs.iter().map(|job| broken_guard(log, &job.commit, &seen, is_only)).collect();
+    stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await
 }
 
-/// A position only grows: one beyond the guard breaks it for good. One before it may be a replica that is behind.
-async fn is_broken(
+/// A position only grows: one beyond the guard breaks it for good. The leader is asked where a replica is seen to be behind,
+/// and about the only commit of a batch, which must have been refused because of a guard of its own.
+async fn broken_guard(
+    log: &dyn EventLog,
+    commit: &Commit,
+    seen: &HashMap<Subject, Position>,
+    is_only: bool,
+) -> Result<Option<(Subject, Position)>, BackendError> {
+    let seen = |subject| seen.get(subject).copied().unwrap_or(Position::START);
+    if let Some((subject, expected)) = commit.guards().find(|(s, expected)| seen(s) > *expected) {
+        return Ok(Some((subject.clone(), expected)));
+    }
+    let doubtful = commit.guards().filter(|(s, expected)| is_only || seen(s) < *expected);
+    let looks: Vec<_> =
+        doubtful.map(|(subject, expected)| told_by_leader(log, subject, expected)).collect();
+    let told: Vec<_> = stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await?;
+    Ok(told.into_iter().flatten().next())
+}
+
+/// The guard, if the leader says that it is broken.
+async fn told_by_leader(
     log: &dyn EventLog,
     subject: &Subject,
     expected: Position,
-    seen: Position,
-) -> Result<bool, BackendError> {
-    if seen >= expected {
-        return Ok(seen > expected);
-    }
+) -> Result<Option<(Subject, Position)>, BackendError> {
     let last = log.last(subject, ReadFrom::Leader).await?;
-    Ok(last.map_or(Position::START, |message| message.position) != expected)
+    let last = last.map_or(Position::START, |message| message.position);
+    Ok((last != expected).then(|| (subject.clone(), expected)))
 }
 
 enum Found {
