@@ -102,31 +102,38 @@ impl Bench {
             .with_timeout(std::time::Duration::from_secs(60));
         let mut bench = Self { connection, client, server, replicas, size, rows: Vec::new() };
         let payload = bench.payload().await?;
-        if selection.has("one") {
-            bench.one_caller(&payload).await;
-        }
-        if selection.has("many") {
-            bench.many_callers(&payload).await;
-        }
-        if selection.has("three") {
-            bench.three_events(&payload).await;
-        }
-        if server == "durable" && selection.has("transfers") {
-            bench.transfers(&payload).await;
-        }
-        if server == "durable" && selection.has("relay") {
-            bench.relays().await;
-        }
-        if selection.has("callers") {
-            bench.concurrencies(&payload).await;
-        }
-        if selection.has("load") {
-            bench.loads().await;
-        }
-        if selection.has("read") {
-            bench.read_everything().await;
+        for name in ["one", "many", "three", "transfers", "relay", "callers", "load", "read"] {
+            if selection.has(name) {
+                bench.work(name, &payload).await;
+                bench.clear().await?;
+            }
         }
         Ok(bench.rows)
+    }
+
+    async fn work(&mut self, name: &str, payload: &Bytes) {
+        let durable = self.server == "durable";
+        match name {
+            "one" => self.one_caller(payload).await,
+            "many" => self.many_callers(payload).await,
+            "three" => self.three_events(payload).await,
+            "transfers" if durable => self.transfers(payload).await,
+            "relay" if durable => self.relays().await,
+            "callers" => self.concurrencies(payload).await,
+            "load" => self.loads().await,
+            "read" => self.read_everything().await,
+            _ => {}
+        }
+    }
+
+    /// Removes every stream, so that no row has to do with what those before it left behind.
+    async fn clear(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let jetstream = async_nats::jetstream::new(self.client.clone());
+        let streams: Vec<String> = jetstream.stream_names().try_collect().await?;
+        for stream in streams {
+            jetstream.delete_stream(stream).await?;
+        }
+        Ok(())
     }
 
     fn shape(&self, keep_state: bool) -> Shape {
@@ -164,7 +171,7 @@ impl Bench {
     }
 
     /// Runs a round as often as wanted, after one that does not count. Ours and raw keep their streams from round to round,
-    /// so that these grow alike, and use other subjects in each.
+    /// so that these grow alike, and use other subjects in each. What ours writes behind is stored before it is raw's turn.
     async fn rounds<T>(&self, mut round: impl AsyncFnMut(&Self) -> T) -> Vec<T> {
         round(self).await;
         let mut all = Vec::new();
@@ -180,6 +187,7 @@ impl Bench {
         let rounds = self
             .rounds(async |_| {
                 let ours = work::save_round(&context, 1, commits, 1).await;
+                context.flush().await;
                 let raw = work::singles_round(&raw.afresh(), 1, commits, payload).await;
                 (ours.commits_per_second, raw.commits_per_second)
             })
@@ -196,6 +204,7 @@ impl Bench {
         let rounds = self
             .rounds(async |bench| {
                 let ours = work::save_round(&context, 1024, each, 1).await;
+                context.flush().await;
                 let raw = single.afresh();
                 let singles_each = if bench.server == "default" { each } else { bench.size.slow };
                 let singles = work::singles_round(&raw, 1024, singles_each, payload).await;
@@ -222,6 +231,7 @@ impl Bench {
                 let packed =
                     work::packed_round(&batched.afresh(), 256, each, 3, 300, payload).await;
                 let with = work::save_round(&kept, 256, each, 3).await.commits_per_second;
+                kept.flush().await;
                 let single =
                     work::batch_each_round(&alone.afresh(), 256, bench.size.slow, 3, payload).await;
                 (without, with, packed.commits_per_second, single)
@@ -249,6 +259,7 @@ impl Bench {
         let rounds = self
             .rounds(async |bench| {
                 let ours = transactions::transfers(&context, 256, each).await;
+                context.flush().await;
                 (
                     ours,
                     transactions::raw_transfers(&raw.afresh(), 256, bench.size.slow, payload).await,
@@ -302,6 +313,7 @@ impl Bench {
             let goal =
                 self.goal(format!("{callers} callers, latency p50"), "ms", Bar::AtMost(1.25));
             self.note(goal, &times);
+            self.clear().await.expect("streams can be removed");
         }
     }
 
