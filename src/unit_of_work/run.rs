@@ -12,9 +12,8 @@ pub struct UnitOptions {
     /// What the events and messages say of the unit.
     pub info: CommitInfo,
     /// How new what is loaded has to be at the first attempt; [`Freshness::Current`] by default. What others have changed
-    /// since stops the commit in any case, and the next attempt looks at the newest. With [`Freshness::Cached`] an
-    /// aggregate in the cache costs no round trip; an error of the work is then no last word, it begins again with a look;
-    /// only a unit that stores nothing is no newer than the cache.
+    /// since stops the commit in any case, and the next attempt looks at the newest; only a unit that stores nothing is no
+    /// newer than this. With [`Freshness::Cached`] an aggregate in the cache costs no round trip.
     pub freshness: Freshness,
 }
 
@@ -29,7 +28,8 @@ impl UnitOfWork {
     /// stored, at most ten times in all.
     ///
     /// `work` gets the unit and gives it back with its reply. It may be called several times and should do nothing but
-    /// fill the unit. When it fails the unit is rolled back and its error returned.
+    /// fill the unit. When it fails nothing is stored. A replica may have been behind in what `work` saw, so it is called once
+    /// more with what the streams' leaders say, and that error is returned.
     ///
     /// ```
     /// # use cim_persistence::prelude::*;
@@ -95,9 +95,9 @@ impl UnitOfWork {
             unit.describe(options.info.clone());
             let (unit, reply) = match work(unit).await {
                 Ok(done) => done,
-                // What the cache says without a look at the stream is no ground for a no.
-                Err(_) if matches!(freshness, Freshness::Cached(_)) => {
-                    freshness = Freshness::Current;
+                // What the cache or a replica says is no ground for a no.
+                Err(_) if freshness != Freshness::Latest => {
+                    freshness = Freshness::Latest;
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -10,7 +10,7 @@ use cim_persistence::event_log::{LogQuery, MemoryLog};
 use cim_persistence::outbox::{OutboxMessage, Topic};
 use cim_persistence::repository::{Freshness, RepositoryError};
 use cim_persistence::store::{CommitInfo, StoreError};
-use cim_persistence::testing::faults::Faults;
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults};
 use cim_persistence::unit_of_work::{DecisionError, UnitError, UnitOfWork, UnitOptions};
 use futures::TryStreamExt;
 use uuid::Uuid;
@@ -257,6 +257,29 @@ async fn a_cached_state_decides_nothing_alone() {
     .await
     .unwrap();
     assert_eq!(seen.into_inner().unwrap(), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_unit_says_no_only_to_what_the_leader_says() {
+    let (log, faults) = (MemoryLog::new(), Faults::new());
+    let (bank, other) = (Bank::on(&log, &faults), Bank::on(&log, &Faults::new()));
+    other.transfer(1, "c", "a").await.unwrap();
+    let behind = |call: &Call<'_>| call.kind == CallKind::NearestRead && call.stream == "memory";
+    for (enough, seen_at_last) in [(1, vec![0, 1]), (2, vec![1, 1])] {
+        faults.plan_when(behind, Fault::StaleRead(usize::MAX));
+        let seen = Mutex::new(Vec::new());
+        let done = UnitOfWork::run(&bank.context, async |mut unit| {
+            let balance = unit.load(&bank.accounts, &id("a")).await?.balance;
+            seen.lock().unwrap().push(balance);
+            match balance < enough {
+                true => Err(UnitError::Overtaken { subject: "too little".into() }),
+                false => Ok((unit, ())),
+            }
+        })
+        .await;
+        assert_eq!((done.is_ok(), seen.into_inner().unwrap()), (enough == 1, seen_at_last));
+        assert_eq!(faults.planned(), 0);
+    }
 }
 
 #[tokio::test]
