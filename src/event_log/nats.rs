@@ -156,6 +156,12 @@ impl NatsLog {
         }
     }
 
+    /// The last message. Where a log ends is told by it, because while a batch is being stored the server says how far it has
+    /// got, but gives its messages to nobody. One round trip.
+    async fn newest_of_all(&self) -> Result<Option<StoredMessage>, BackendError> {
+        self.get_leader(json!({ "last_by_subj": ">" })).await
+    }
+
     /// Whether the leader has a message that matches, up to a position. One round trip for each pattern until there is one.
     async fn has_any(
         &self,
@@ -377,11 +383,8 @@ impl EventLog for NatsLog {
 
     fn status(&self) -> BoxFuture<'_, Result<LogStatus, BackendError>> {
         async move {
-            // While a batch is being stored the server tells how far it has got, but gives its messages to nobody.
-            let newest = self.get_leader(json!({ "last_by_subj": ">" }));
-            let (info, newest) = try_join(self.info(None), newest).await?;
-            let last = newest.map_or_else(|| info.before_first(), |newest| newest.position);
-            Ok(LogStatus { last, ..info.status()? })
+            let (info, newest) = try_join(self.info(None), self.newest_of_all()).await?;
+            Ok(LogStatus { last: info.end(newest.as_ref()), ..info.status()? })
         }
         .boxed()
     }

@@ -5,4 +5,5 @@ mod bench;
 mod crash;
 mod cut;
 mod leave;
+mod now;
 mod rights;

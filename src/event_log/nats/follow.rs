@@ -17,7 +17,7 @@ use serde_json::json;
 use super::NatsLog;
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 use crate::clock::Timestamp;
-use crate::event_log::{EventLog, LogStatus};
+use crate::event_log::LogStatus;
 use delivery::Delivered;
 use filters::Filters;
 use pull::{Answer, Pull};
@@ -158,8 +158,7 @@ impl Following {
             replicated: info.config.num_replicas > 1,
         });
         if self.start == Start::Now {
-            // Not where the stream says that it ends: that may lie within a commit that is being stored.
-            let now = self.log.status().await?.last;
+            let now = info.end(self.log.newest_of_all().await?.as_ref());
             self.after = now.get();
             self.start = Start::After(now);
         }

@@ -143,9 +143,10 @@ impl Info {
         })
     }
 
-    /// Where a stream ends that has no message.
-    pub(super) fn before_first(&self) -> Position {
-        Position::new(self.state.first_seq.saturating_sub(1))
+    /// Where the stream ends, by its last message.
+    pub(super) fn end(&self, newest: Option<&StoredMessage>) -> Position {
+        let before_first = || Position::new(self.state.first_seq.saturating_sub(1));
+        newest.map_or_else(before_first, |newest| newest.position)
     }
 }
 
