@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::SystemTime;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
 
 use cim_persistence::backend::Position;
 use cim_persistence::server::{PrivateServer, ServerConfig};
@@ -67,6 +67,23 @@ async fn quickstart_stores_the_flights_of_an_aircraft_in_the_order_of_its_rows()
         assert_eq!(stored.get(tailnum), Some(history), "{tailnum}");
     }
     assert_eq!(stored.len(), expected.len());
+}
+
+/// The long one has the same flights again and again, of which nothing is stored but the first time: so the aircraft do not
+/// grow either.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn quickstart_reads_a_long_file_in_the_memory_of_a_short_one() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let sample = std::fs::read_to_string(SAMPLE).unwrap();
+    let (header, rows) = sample.split_once('\n').unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let long = write(folder.path(), "long.csv", &[header, &rows.repeat(40)]);
+    let (once, of_once) = peak(example("quickstart", server.url()).args(["--json", SAMPLE]));
+    let (often, of_often) = peak(example("quickstart", server.url()).args(["--json", &long]));
+    assert_eq!(often["rows"].as_u64(), once["rows"].as_u64().map(|rows| 40 * rows));
+    let file = std::fs::metadata(&long).unwrap().len();
+    assert!(of_often < of_once + file / 4, "{of_once} bytes became {of_often} with {file} more");
 }
 
 #[tokio::test]
@@ -291,6 +308,23 @@ fn changed(path: &Path) -> Option<SystemTime> {
         Ok(entries) => entries.filter_map(|entry| changed(&entry.unwrap().path())).max(),
         Err(_) => std::fs::metadata(path).and_then(|file| file.modified()).ok(),
     }
+}
+
+/// What an example sums up, and the most memory that it had, in bytes.
+#[cfg(target_os = "linux")]
+fn peak(example: &mut Command) -> (Value, u64) {
+    let mut running = example.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", running.id());
+    let mut peak = 0;
+    // It only grows, and its last value is gone with the process: so it is looked at until then.
+    while running.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        peak = kilobytes.map_or(peak, |kilobytes| 1024 * kilobytes);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (summary(&running.wait_with_output().unwrap()), peak)
 }
 
 fn summary(output: &Output) -> Value {
