@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{ConnectionConfig, Position};
@@ -17,6 +19,7 @@ use cim_persistence::store::{
     Ports, StoreError, StoredEvent, StreamId, Unchecked,
 };
 use cim_persistence::subject::{AggregateId, AggregateType, EventType};
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults};
 use futures::TryStreamExt;
 use ipld_core::ipld;
 use uuid::Uuid;
@@ -50,17 +53,21 @@ fn config() -> NatsRepositoryConfig {
 /// A context on a server and one in memory.
 async fn places() -> [Place; 2] {
     let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    [
+        Place { name: "server", context: open(&server).await, server: Some(server) },
+        Place { name: "memory", context: on(MemoryLog::new()), server: None },
+    ]
+}
+
+/// A context in memory.
+fn on(log: MemoryLog) -> Context {
     let ports = Ports::new(
-        Arc::new(MemoryLog::new()),
+        Arc::new(log),
         Arc::new(MemoryKeyValue::new("state")),
         Arc::new(MemoryKeyValue::new("snapshots")),
         Arc::new(MemoryKeyValue::new("readmodels")),
     );
-    let memory = Context::on(ports, &config()).unwrap();
-    [
-        Place { name: "server", context: open(&server).await, server: Some(server) },
-        Place { name: "memory", context: memory, server: None },
-    ]
+    Context::on(ports, &config()).unwrap()
 }
 
 fn kind(name: &str) -> AggregateType {
@@ -229,6 +236,26 @@ async fn batch_over_several_aggregates_is_stored_whole_or_not_at_all() {
         place.another().await.append_batch(&parts, &info).await.unwrap();
         assert_eq!(count(store).await, 8, "{name}");
     }
+}
+
+/// Whoever expects any version of one aggregate tries again when others were first there, and only then.
+#[tokio::test]
+async fn a_conflict_that_another_try_would_meet_again_is_told_at_once() {
+    let faults = Faults::new();
+    let context = on(MemoryLog::new().with_faults(&faults));
+    append(&context, "order", "1", &["placed", "paid"]).await;
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    let count = move |call: &Call<'_>| {
+        counted.fetch_add(usize::from(call.kind == CallKind::Write), Relaxed);
+        false
+    };
+    faults.plan_when(count, Fault::Outage);
+    let part = |text: &str, expected| (kind("order"), id(text), expected, placed(1));
+    let parts =
+        NonEmpty::from([part("2", ExpectedVersion::Any), part("1", ExpectedVersion::NoStream)]);
+    let error = context.append_batch(&parts, &CommitInfo::default()).await.unwrap_err();
+    assert_eq!((error.conflict(), writes.load(Relaxed)), (Some((0, 2)), 1));
 }
 
 #[tokio::test]

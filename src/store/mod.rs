@@ -10,6 +10,7 @@ mod today;
 mod encode;
 mod ahead;
 mod context;
+mod append;
 mod read;
 mod event_store;
 mod streams;
