@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::kv;
+use cim_persistence::backend::ReadFrom;
+use cim_persistence::backend::nats::Connection;
 use cim_persistence::event::{DomainEvent, Metadata};
 use cim_persistence::prelude::Aggregate;
 use cim_persistence::repository::{Repository, SaveOptions};
 use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::state::{Key, KeyValue, NatsKeyValue};
 use cim_persistence::store::{Context, StoredEvent};
 use futures::{StreamExt, TryStreamExt};
 use ipld_core::cid::Cid;
@@ -115,6 +119,22 @@ async fn consumer_reads_events_by_their_headers_and_their_block() {
     }
     let Ipld::Map(data) = &map(&messages[1].payload)["data"] else { panic!("an event is a map") };
     assert_eq!(data["Added"], ipld_core::ipld!({ "item": "milk" }));
+}
+
+#[tokio::test]
+async fn every_key_of_a_key_value_client_is_read() {
+    const KEY: &str = "a/b-c_d=e.F9";
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let settings = kv::Config { bucket: "notes".to_owned(), ..Default::default() };
+    let notes =
+        async_nats::jetstream::new(client.clone()).create_key_value(settings).await.unwrap();
+    let revision = notes.put(KEY, "tea".into()).await.unwrap();
+    let ours = NatsKeyValue::open(&Connection::from_client(client), "notes").await.unwrap();
+    let keys = ours.keys(">").await.unwrap();
+    assert_eq!(keys.iter().map(Key::as_str).collect::<Vec<_>>(), [KEY]);
+    let slot = ours.get(&keys[0], ReadFrom::Leader).await.unwrap();
+    assert_eq!((slot.revision, slot.value.as_deref()), (revision, Some(&b"tea"[..])));
 }
 
 #[tokio::test]

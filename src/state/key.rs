@@ -4,9 +4,9 @@ use std::fmt;
 
 use smol_str::SmolStr;
 
-/// A key: tokens of `A-Z a-z 0-9 _ - =` joined with `.`, none empty.
+/// A key: tokens of `A-Z a-z 0-9 _ - = /` joined with `.`, none empty, as the KV clients of NATS accept them.
 ///
-/// Every NATS client accepts it, and it is a literal subject below the bucket's. Cloning is cheap.
+/// It is a literal subject below the bucket's. Cloning is cheap.
 ///
 /// ```
 /// use cim_persistence::state::Key;
@@ -19,7 +19,7 @@ pub struct Key(SmolStr);
 
 /// A text cannot be a key. Escape what it is made from, as [`AggregateId`](crate::subject::AggregateId) does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a key: tokens of A-Z a-z 0-9 _ - = joined with single dots")]
+#[error("{text:?} is not a key: tokens of A-Z a-z 0-9 _ - = / joined with single dots")]
 pub struct InvalidKey {
     /// The text.
     pub text: String,
@@ -32,7 +32,7 @@ impl Key {
     /// [`InvalidKey`] when it is not one.
     pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidKey> {
         let text = text.as_ref();
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '=');
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '=' | '/');
         if text.split('.').all(|token| !token.is_empty() && token.chars().all(plain)) {
             Ok(Self(SmolStr::new(text)))
         } else {
