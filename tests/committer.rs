@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cim_persistence::backend::{Guard, NewMessage, Position};
 use cim_persistence::event::{Headers, NonEmpty};
@@ -12,6 +13,7 @@ use cim_persistence::event_log::{
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// As many commits as may wait to be gathered.
 const QUEUE: usize = 16 * 1024;
@@ -114,4 +116,26 @@ async fn a_conflict_is_told_at_once_although_a_replica_is_behind() {
     let CommitError::Conflict { subject: refused, expected } = error else { panic!("{error:?}") };
     assert_eq!((refused, expected), (subject(1), Position::START));
     assert_eq!((faults.met(), writes.load(Ordering::Relaxed)), (1, 1));
+}
+
+/// Two commits of one batch that gets lost again and again. Late another writer takes the place of the first.
+#[tokio::test(start_paused = true)]
+async fn patience_begins_with_a_commit_and_not_again_with_what_becomes_of_another() {
+    let (faults, log) = (Faults::new(), MemoryLog::new());
+    for _ in 0..100 {
+        faults.plan_when(|call| call.kind == CallKind::Write, Fault::LostWrite);
+    }
+    let (patience, begun) = (Duration::from_secs(10), Instant::now());
+    let faulty = Arc::new(log.clone().with_faults(&faults));
+    let committer = Committer::start(faulty, CommitPolicy { patience });
+    let late = async {
+        tokio::time::sleep(patience * 9 / 10).await;
+        let other = NewMessage { payload: "another's".into(), ..message(1, Guard::Free) };
+        log.publish(other).await.unwrap();
+    };
+    let (first, second, ()) =
+        futures::join!(committer.commit(pair(1)), committer.commit(pair(2)), late);
+    assert!(matches!(first, Err(CommitError::Conflict { .. })), "{first:?}");
+    assert!(matches!(second, Err(CommitError::Unknown { .. })), "{second:?}");
+    assert!(begun.elapsed() < patience * 3 / 2, "{:?}", begun.elapsed());
 }
