@@ -102,7 +102,7 @@ impl Group {
         let only = self.jobs.len() == 1;
         let broken = match broken_guards(log, &self.jobs).await {
             Ok(broken) => broken,
-            Err(_) if only => return self.conflict_of_the_only(),
+            Err(_) if only => return self.later(policy, BackendError::Conflict { detail }).await,
             Err(_) => return self.halve(),
         };
         if broken.iter().all(Option::is_none) {
