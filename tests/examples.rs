@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, SystemTime};
+use std::process::{Command, Output};
+use std::time::SystemTime;
 
 use cim_persistence::backend::Position;
 use cim_persistence::server::{PrivateServer, ServerConfig};
@@ -313,6 +313,9 @@ fn changed(path: &Path) -> Option<SystemTime> {
 /// What an example sums up, and the most memory that it had, in bytes.
 #[cfg(target_os = "linux")]
 fn peak(example: &mut Command) -> (Value, u64) {
+    use std::process::Stdio;
+    use std::time::Duration;
+
     let mut running = example.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", running.id());
     let mut peak = 0;

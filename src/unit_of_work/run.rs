@@ -7,7 +7,7 @@ use crate::store::{CommitInfo, Context};
 /// How a unit of work is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitOptions {
-    /// How often the work is begun at most; 10 by default, at least once.
+    /// How often a commit is tried at most; 10 by default, at least once.
     pub attempts: u32,
     /// What the events and messages say of the unit.
     pub info: CommitInfo,

@@ -24,9 +24,9 @@ async fn from_now_begins_with_a_whole_commit() {
         }
     };
     let following = async {
-        for round in 0..100 {
+        for round in 0..150 {
             // Somewhere within the time that a batch takes.
-            tokio::time::sleep(Duration::from_micros(round % 40 * 97)).await;
+            tokio::time::sleep(Duration::from_micros(round * 197)).await;
             let mut follower = bench.follow(Start::Now);
             follower.until(1).await;
             assert_eq!(follower.seen[0].payload, "0", "the first of its batch");
