@@ -139,3 +139,15 @@ async fn patience_begins_with_a_commit_and_not_again_with_what_becomes_of_anothe
     assert!(matches!(second, Err(CommitError::Unknown { .. })), "{second:?}");
     assert!(begun.elapsed() < patience * 3 / 2, "{:?}", begun.elapsed());
 }
+
+/// Its guards hold: it was refused because of a write under way. The leader that would say so is out of reach.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_nobody_can_explain_is_no_conflict_yet() {
+    let (faults, log) = (Faults::new(), MemoryLog::new());
+    faults.plan(Fault::Conflict);
+    faults.plan_when(|call| call.kind == CallKind::LeaderRead, Fault::Outage);
+    let log = Arc::new(log.with_faults(&faults));
+    let committer = Committer::start(log, CommitPolicy::default());
+    let stored = committer.commit(pair(1)).await.unwrap();
+    assert_eq!((stored.first, faults.met()), (Position::new(1), 2));
+}
