@@ -115,7 +115,7 @@ impl From<Tag> for String {
 /// - `traceparent` and `tracestate` (W3C Trace Context) are copied into the headers of the same name and therefore
 ///   hold visible ASCII only; no other entry ever becomes a header;
 /// - `tenant` is what [`tenant`](Self::tenant) reads;
-/// - at most [`MAX_METADATA_BYTES`] bytes in all.
+/// - at most [`MAX_METADATA_BYTES`] bytes in all, the tags among them where they are saved together.
 ///
 /// ```
 /// use cim_persistence::event::Metadata;
@@ -162,6 +162,10 @@ impl Metadata {
     ) -> Result<(), InvalidMetadata> {
         let (name, value) = (name.into(), value.into());
         check_entry(&name, &value)?;
+        self.set(name, value)
+    }
+
+    fn set(&mut self, name: String, value: String) -> Result<(), InvalidMetadata> {
         let replaced = self.0.get(&name).map_or(0, |old| name.len() + old.len());
         let actual = self.bytes() - replaced + name.len() + value.len();
         if actual > MAX_METADATA_BYTES {
@@ -210,12 +214,12 @@ impl Metadata {
     }
 
     /// The same metadata with `tags` added: one entry, joined with commas.
-    pub(crate) fn with_tags(mut self, tags: &[Tag]) -> Self {
+    pub(crate) fn with_tags(mut self, tags: &[Tag]) -> Result<Self, InvalidMetadata> {
         if !tags.is_empty() {
             let names: Vec<&str> = tags.iter().map(Tag::as_str).collect();
-            self.0.insert(TAGS.to_owned(), names.join(","));
+            self.set(TAGS.to_owned(), names.join(","))?;
         }
-        self
+        Ok(self)
     }
 
     /// The W3C trace context, as header names and values.

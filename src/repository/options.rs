@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::backend::Position;
 use crate::clock::Timestamp;
 use crate::event::{Metadata, Tag};
-use crate::store::{CommitInfo, ExpectedVersion, StoredEvent};
+use crate::store::{CommitInfo, ExpectedVersion, StoreError, StoredEvent};
 use crate::subject::{AggregateId, AggregateType, Subject};
 
 /// How events are saved.
@@ -37,7 +37,8 @@ pub struct SaveOptions {
     pub create_snapshot: bool,
     /// Free text that is stored with each event.
     pub metadata: Metadata,
-    /// Labels of the aggregate, stored with each event; an aggregate keeps those of all its events.
+    /// Labels of the aggregate, stored with each event; an aggregate keeps those of all its events. They count as metadata,
+    /// which is bounded.
     pub tags: Vec<Tag>,
     /// What the events belong to; by default the id of the first of them.
     pub correlation_id: Option<Uuid>,
@@ -51,12 +52,12 @@ impl SaveOptions {
         ExpectedVersion::Exact(loaded.version).into()
     }
 
-    pub(crate) fn info(&self) -> CommitInfo {
-        CommitInfo {
-            metadata: self.metadata.clone().with_tags(&self.tags),
+    pub(crate) fn info(&self) -> Result<CommitInfo, StoreError> {
+        Ok(CommitInfo {
+            metadata: self.metadata.clone().with_tags(&self.tags)?,
             correlation_id: self.correlation_id,
             causation_id: self.causation_id,
-        }
+        })
     }
 }
 

@@ -81,7 +81,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 }
                 let head = base.head;
                 Arc::make_mut(&mut base).bury()?;
-                self.encoded(&key, &head, &options.info(), tombstone.iter().cloned(), base)
+                self.encoded(&key, &head, &options.info()?, tombstone.iter().cloned(), base)
             })
             .await;
         self.trace(&key, &result);
@@ -99,7 +99,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         if events.is_empty() {
             return Err(RepositoryError::NoEvents);
         }
-        let info = options.info();
+        let info = options.info()?;
         self.attempts(id, key, (options.expected_version, Freshness::Current), |base| {
             self.decided(key, base, events, &info)
         })

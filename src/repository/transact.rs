@@ -195,7 +195,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             let (version, position) = (base.head.version, base.head.position);
             return Ok(Attempt::Done(Transacted { reply, version, position, events: 0, attempts }));
         }
-        let prepared = self.decided(key, Arc::clone(base), &events, &options.save.info())?;
+        let prepared = self.decided(key, Arc::clone(base), &events, &options.save.info()?)?;
         drop(events);
         let loaded = match self.commit(key, prepared, |_| ()).await {
             Ok(loaded) => loaded,

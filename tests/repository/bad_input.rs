@@ -227,6 +227,27 @@ fn reserved_metadata_is_refused_by_its_type() {
 }
 
 #[tokio::test]
+async fn tags_count_among_the_bytes_of_metadata() {
+    let lab = Lab::start().await;
+    let accounts = lab.accounts().await;
+    let tag = |n| Tag::new(format!("{n:064}")).unwrap();
+    // "tags" and what it holds are 4 + 65 n - 1 bytes, "note" and its value 4 + 136.
+    let options = |tags| SaveOptions {
+        metadata: Metadata::new([("note", "x".repeat(136))]).unwrap(),
+        tags: (0..tags).map(tag).collect(),
+        ..SaveOptions::default()
+    };
+    let error = accounts.save(&account("a"), vec![opened("Ada")], options(250)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "metadata has 16393 bytes, more than the 16384 that are allowed; keep what is large in the event"
+    );
+    assert_eq!(lab.stored().await, 0);
+    let saved = accounts.save(&account("a"), vec![opened("Ada")], options(249)).await.unwrap();
+    assert_eq!(saved.tags.len(), 249);
+}
+
+#[tokio::test]
 async fn metadata_of_any_text_never_becomes_a_header() {
     let lab = Lab::start().await;
     let accounts = lab.accounts().await;
