@@ -170,7 +170,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 self.compared(id, key, Base::default(), last, rules).await?
             }
             (None, _, ReadFrom::Nearest) => {
-                Arc::new(Box::pin(self.replayed(id, key, rules)).await?)
+                Arc::new(Box::pin(self.replayed(id, key, rules)).await?.0)
             }
         };
         self.remember(key, &loaded, asked);
@@ -286,15 +286,17 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             return Ok(base);
         }
         let mut loaded = Arc::unwrap_or_clone(base);
-        if last.version() == loaded.head.version + 1 {
+        let from = loaded.head.version;
+        if last.version() == from + 1 {
+            self.check_limit(key, 1, rules)?;
             loaded.replay(last)?;
             return Ok(Arc::new(loaded));
         }
-        if last.version() <= loaded.head.version {
+        if last.version() <= from {
             // Another event where the base ends: replaying it reports how they differ.
             loaded.replay(last)?;
         }
-        Box::pin(self.catch_up(&mut loaded, key, last.position(), rules)).await?;
+        Box::pin(self.catch_up(&mut loaded, from, key, last.position(), rules)).await?;
         Ok(Arc::new(loaded))
     }
 
@@ -306,20 +308,23 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         last: &StoredEvent,
         rules: Rules,
     ) -> Result<Loaded<A>, RepositoryError> {
-        let mut loaded = Loaded::empty(id);
         if last.version() == 1 {
+            self.check_limit(key, 1, rules)?;
+            let mut loaded = Loaded::empty(id);
             loaded.replay(last)?;
             return Ok(loaded);
         }
-        let mut loaded = self.replayed(id, key, rules).await?;
-        self.catch_up(&mut loaded, key, last.position(), rules).await?;
+        let (mut loaded, from) = self.replayed(id, key, rules).await?;
+        self.catch_up(&mut loaded, from, key, last.position(), rules).await?;
         Ok(loaded)
     }
 
-    /// Replays what follows until `target` is reached; a replica that is behind is asked again.
+    /// Replays what follows until `target` is reached; a replica that is behind is asked again. All that is replayed
+    /// since the version `from` counts.
     async fn catch_up(
         &self,
         loaded: &mut Loaded<A>,
+        from: u64,
         key: &AggregateId,
         target: Position,
         rules: Rules,
@@ -332,7 +337,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 tokio::time::sleep(CATCH_UP_PAUSE).await;
             }
             let tail = self.context.history(&self.aggregate, key, loaded.head.position);
-            self.replay_all(loaded, key, tail, rules.max_events).await?;
+            self.replay_all(loaded, from, key, tail, rules).await?;
         }
         match loaded.head.position >= target {
             true => Ok(()),
@@ -340,14 +345,14 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         }
     }
 
-    /// The whole history, from the newest snapshot if there is one. The first events are asked for at the same time as
-    /// the snapshot.
+    /// The whole history, from the newest snapshot if there is one, and the version it was replayed from. The first events
+    /// are asked for at the same time as the snapshot.
     async fn replayed(
         &self,
         id: &A::Id,
         key: &AggregateId,
         rules: Rules,
-    ) -> Result<Loaded<A>, RepositoryError> {
+    ) -> Result<(Loaded<A>, u64), RepositoryError> {
         let mut history = self.context.history(&self.aggregate, key, Position::START);
         let snapshot: OptionFuture<_> =
             rules.use_snapshot.then(|| self.snapshot_before(key, u64::MAX)).into();
@@ -355,13 +360,14 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         if let Some(snapshot) = snapshot.flatten()
             && let Some((mut loaded, tail)) = self.continued(key, snapshot).await?
         {
-            self.replay_all(&mut loaded, key, tail, rules.max_events).await?;
-            return Ok(loaded);
+            let from = loaded.head.version;
+            self.replay_all(&mut loaded, from, key, tail, rules).await?;
+            return Ok((loaded, from));
         }
         let mut loaded = Loaded::empty(id);
         let history = futures::stream::iter(first).chain(history);
-        self.replay_all(&mut loaded, key, history, rules.max_events).await?;
-        Ok(loaded)
+        self.replay_all(&mut loaded, 0, key, history, rules).await?;
+        Ok((loaded, 0))
     }
 
     /// A snapshot with the events after it, if the log holds the event that it ends with.
@@ -393,16 +399,17 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     async fn replay_all(
         &self,
         loaded: &mut Loaded<A>,
+        from: u64,
         key: &AggregateId,
         mut events: impl Stream<Item = Result<StoredEvent, StoreError>> + Unpin,
-        max_events: Option<usize>,
+        rules: Rules,
     ) -> Result<(), RepositoryError> {
-        let mut replayed = 0;
+        let before = loaded.head.version;
         while let Some(event) = events.try_next().await? {
-            replayed += 1;
-            self.check_limit(key, replayed, max_events)?;
+            self.check_limit(key, loaded.head.version + 1 - from, rules)?;
             loaded.replay(&event)?;
         }
+        let replayed = loaded.head.version - before;
         metrics::histogram!("cim_load_replayed_events").record(replayed as f64);
         Ok(())
     }
@@ -410,11 +417,11 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     pub(super) fn check_limit(
         &self,
         key: &AggregateId,
-        replayed: usize,
-        limit: Option<usize>,
+        replayed: u64,
+        rules: Rules,
     ) -> Result<(), RepositoryError> {
-        match limit {
-            Some(limit) if replayed > limit => Err(RepositoryError::TooManyEvents {
+        match rules.max_events {
+            Some(limit) if replayed > limit as u64 => Err(RepositoryError::TooManyEvents {
                 aggregate_type: self.aggregate.to_string(),
                 id: key.to_string(),
                 limit,

@@ -106,7 +106,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 break;
             }
             replayed += 1;
-            self.check_limit(key, replayed, rules.max_events)?;
+            self.check_limit(key, replayed, rules)?;
             loaded.replay(&event)?;
             if let Some(events) = &mut keep {
                 events.push(event);

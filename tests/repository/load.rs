@@ -119,6 +119,21 @@ async fn more_events_than_allowed_are_an_error_and_never_half_a_state() {
 }
 
 #[tokio::test]
+async fn the_one_event_after_what_is_known_counts_among_those_allowed() {
+    let lab = Lab::start().await;
+    let (ours, theirs) = (lab.accounts().await, lab.accounts_with(&bare_bank()).await);
+    let allowing = |events| LoadOptions { max_events: Some(events), ..options() };
+    for cents in 1..=3 {
+        deposit(&theirs, "a", 1).await;
+        // The first of all, and then one after the state in the cache.
+        let error = ours.load(&"a".into(), allowing(0)).await.unwrap_err();
+        assert!(matches!(error, RepositoryError::TooManyEvents { limit: 0, .. }), "{error}");
+        assert_eq!(ours.load(&"a".into(), allowing(1)).await.unwrap().0.cents, cents);
+        assert_eq!(ours.load(&"a".into(), allowing(0)).await.unwrap().0.cents, cents);
+    }
+}
+
+#[tokio::test]
 async fn cached_state_is_accepted_only_for_as_long_as_the_caller_says() {
     let lab = Lab::start().await;
     let (ours, theirs) = (lab.accounts().await, lab.accounts().await);
