@@ -15,6 +15,8 @@ use crate::backend::{BackendError, StreamSettings, StreamSpec, Topology, Topolog
 const NOT_FOUND: u64 = 10059;
 /// The stream was made meanwhile, with other settings.
 const NAME_IN_USE: u64 = 10058;
+/// There is no place for all replicas.
+const NO_PLACE: u64 = 10005;
 /// How long one attempt waits: a cluster leaves requests about a stream unanswered while that is being made.
 const ATTEMPT: Duration = Duration::from_secs(1);
 /// The pause before the next attempt.
@@ -25,7 +27,8 @@ const NOT_CLUSTERED: u64 = 10074;
 /// Creates what is missing of a topology and checks what exists, like [`verify`].
 ///
 /// Never alters a stream. Safe to repeat, and to run in several processes at once. One round trip per stream that
-/// exists, two per stream that is made; what a cluster leaves unanswered is asked again until the connection's timeout.
+/// exists, two per stream that is made; what a cluster leaves unanswered, or has no place for while one of its servers is
+/// away, is asked again until the connection's timeout.
 /// Needs the right to publish to `STREAM.INFO` and `STREAM.CREATE` of the API.
 /// When it fails or its future is dropped, some streams may have been made; repeat it.
 ///
@@ -163,7 +166,7 @@ async fn ask<S: DeserializeOwned>(
     loop {
         let outcome = ask_once(connection, &subject, payload.clone()).await;
         let again = match &outcome {
-            Ok(Err(error)) => error.code == 503,
+            Ok(Err(error)) => error.may_pass(),
             Ok(Ok(_)) => false,
             Err(error) => error.is_transient(),
         };
@@ -231,10 +234,19 @@ impl fmt::Display for ApiError {
 }
 
 impl ApiError {
+    /// Whether the same request may succeed a moment later.
+    fn may_pass(&self) -> bool {
+        // Only the words tell a server that is away, as one may seem in the first moments of a cluster, from one that will
+        // never do (`selectPeerGroup` of nats-server).
+        let is_away = self.err_code == NO_PLACE && self.description.contains("peer offline");
+        self.code == 503 || is_away
+    }
+
     /// What it means for `what` was asked about.
     pub(super) fn into_backend_error(self, what: &str) -> BackendError {
         let detail = self.to_string();
         match self {
+            error if error.may_pass() => BackendError::unavailable(detail),
             Self { err_code: NOT_FOUND, .. } => BackendError::NotFound { what: what.to_owned() },
             Self { err_code: NOT_CLUSTERED, .. } => BackendError::Unsupported {
                 detail: format!("{detail}; configure one replica or use a cluster"),
@@ -258,5 +270,15 @@ mod tests {
         let spec = StreamSpec::bucket("b", Replicas::One).unwrap();
         let error = refused(&spec, gone());
         assert!(matches!(error, TopologyError::Missing { stream } if stream == "KV_b"));
+    }
+
+    #[test]
+    fn a_place_is_found_when_a_server_comes_back_and_not_when_none_will_do() {
+        let because = |reason: &str| {
+            let description = format!("no suitable peers for placement, {reason}");
+            ApiError { code: 400, err_code: 10005, description }.into_backend_error("stream S")
+        };
+        assert!(because("peer offline").is_transient());
+        assert!(matches!(because("insufficient storage"), BackendError::Invalid { .. }));
     }
 }
