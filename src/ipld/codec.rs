@@ -179,7 +179,7 @@ pub(super) fn as_cbor(codec: Codec, bytes: &[u8]) -> Result<Cow<'_, [u8]>, Block
     }
 }
 
-/// Reads a value from DAG-CBOR bytes that were checked before.
+/// Reads a value from DAG-CBOR bytes, whose form was checked before or does not matter.
 pub(super) fn from_cbor<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, BlockError> {
     serde_ipld_dagcbor::from_slice(bytes).map_err(|error| match error {
         serde_ipld_dagcbor::DecodeError::Msg(reason) => BlockError::Malformed { reason },
@@ -189,11 +189,12 @@ pub(super) fn from_cbor<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T,
 
 /// Reads a value whose codec is told by its first byte: `{` begins both kinds of JSON, and no DAG-CBOR map.
 ///
-/// For derived records, which have no CID beside them to name their codec. The keys of plain JSON stand in the order
-/// of the fields, so the two kinds of JSON are told apart as long as that order is not the sorted one.
+/// For derived records, which have no CID beside them to name their codec, and none that covers them, so that the form of
+/// DAG-CBOR is not checked. The keys of plain JSON stand in the order of the fields, so the two kinds of JSON are told
+/// apart as long as that order is not the sorted one.
 pub(crate) fn decode_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.first() != Some(&b'{') {
-        return from_bytes(Codec::DagCbor, bytes).map_err(|error| error.to_string());
+        return from_cbor(bytes).map_err(|error| error.to_string());
     }
     match from_bytes(Codec::DagJson, bytes) {
         Err(BlockError::NonCanonical) => serde_json::from_slice(bytes).map_err(|e| e.to_string()),
