@@ -84,7 +84,8 @@ async fn stores_a_whole_year_of_flights() {
     assert_eq!(stored, count(&text));
     assert_eq!(Some(messages(&server).await), stored["events"].as_u64());
     let per_event = most / stored["events"].as_u64().unwrap();
-    assert!(per_event < 100, "{most} bytes in all, of which an event has {per_event}");
+    // 95 were measured, in a debug build.
+    assert!(per_event < 150, "{most} bytes in all, of which an event has {per_event}");
 }
 
 #[tokio::test]
