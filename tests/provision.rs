@@ -105,6 +105,37 @@ async fn many_processes_may_provision_a_cluster_at_once() {
     verify(&connections[0], &topology).await.unwrap();
 }
 
+/// No cluster says so on demand: a client answers in its place.
+#[tokio::test]
+async fn a_stream_that_has_no_place_while_a_server_is_away_is_asked_for_again() {
+    let server = start("").await;
+    let own = async_nats::connect(server.url()).await.unwrap();
+    let mut requests = own.subscribe("$JS.API.STREAM.>").await.unwrap();
+    own.flush().await.unwrap();
+    let refusal = |err_code: u64, code: u64, description: &str| json!({"error": {"code": code, "err_code": err_code, "description": description}});
+    let playing = tokio::spawn(async move {
+        let mut wishes = 0;
+        while let Some(request) = requests.next().await {
+            let answer = match serde_json::from_slice::<Value>(&request.payload) {
+                Ok(settings) => {
+                    wishes += 1;
+                    match wishes {
+                        1..=3 => {
+                            refusal(10005, 400, "no suitable peers for placement, peer offline")
+                        }
+                        _ => json!({ "config": settings }),
+                    }
+                }
+                Err(_) => refusal(10059, 404, "stream not found"),
+            };
+            own.publish(request.reply.unwrap(), answer.to_string().into()).await.unwrap();
+        }
+    });
+    let client = async_nats::connect(server.url()).await.unwrap();
+    provision(&Connection::from_client(client), &topology(Replicas::Three)).await.unwrap();
+    playing.abort();
+}
+
 #[tokio::test]
 async fn a_stream_that_can_lose_events_is_refused_by_setting_and_left_alone() {
     let server = start(DURABLE).await;

@@ -238,3 +238,23 @@ fn plain_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use ipld_core::ipld::Ipld;
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    /// Nobody has looked at the form of a record before it is read.
+    #[test]
+    fn a_record_that_is_nested_without_end_is_refused() {
+        let mut lists = vec![0x81; 1_000_000];
+        lists.push(0xf6);
+        assert!(decode_any::<Ipld>(&lists).is_err());
+        assert!(decode_any::<IgnoredAny>(&lists).is_err());
+        let maps = [0xa1, 0x61, b'a'].repeat(1_000_000);
+        assert!(decode_any::<Ipld>(&maps).is_err());
+        assert!(decode_any::<IgnoredAny>(&maps).is_err());
+    }
+}

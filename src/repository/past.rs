@@ -97,7 +97,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let (mut loaded, mut history) = begin.unwrap_or_else(|| {
             (Loaded::empty(id), self.context.history(&self.aggregate, key, Position::START))
         });
-        let mut replayed = 0;
+        let from = loaded.head.version;
         while loaded.head.version < until.version {
             let Some(event) = history.try_next().await? else {
                 return Ok(Past { loaded, is_all: true });
@@ -105,8 +105,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             if until.time.is_some_and(|time| event.occurred_at() > time) {
                 break;
             }
-            replayed += 1;
-            self.check_limit(key, replayed, rules)?;
+            self.check_limit(key, loaded.head.version + 1 - from, rules)?;
             loaded.replay(&event)?;
             if let Some(events) = &mut keep {
                 events.push(event);
