@@ -33,14 +33,21 @@ const MAX_WAITING: usize = 16 * 1024;
 const BATCH_KEYS: usize = 500;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// Between two batches the writer waits, so that what changes often is written once: until nothing was offered for so
-/// long. While offers keep coming it waits so many times what the last batch took, so that writing takes at most a
-/// fortieth of the time. What keeps changing is of little use when it is read, because events follow it already.
-const LINGER: Duration = Duration::from_millis(20);
+/// Between two batches the writer waits, so that what changes often is written once: until nothing was offered for a
+/// while. That is so many times what the last batch took, and between these bounds, since commits that travel in batches
+/// of their own come with pauses of about that length. While offers keep coming it waits so many times what the last
+/// batch took, so that writing takes at most a fortieth of the time. What keeps changing is of little use when it is read,
+/// because events follow it already.
+const QUIET_SHARE: u32 = 2;
+const LEAST_QUIET: Duration = Duration::from_millis(20);
+const MOST_QUIET: Duration = Duration::from_secs(1);
 const LINGER_SHARE: u32 = 39;
 
 /// How often a batch is tried again when another process wrote one of its keys, or the bucket is out of reach.
 const ATTEMPTS: u32 = 4;
+
+/// The pause before the second of them where the bucket is out of reach; it doubles with each.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many revisions are remembered, so that a key that is written again needs no read.
 const REVISIONS: usize = 64 * 1024;
@@ -225,7 +232,7 @@ impl Shared {
     }
 
     async fn run(self: Arc<Self>, settle: watch::Sender<u64>) {
-        let mut linger = LINGER;
+        let mut took = Duration::ZERO;
         loop {
             let (empty, hurries, closed) = {
                 let queue = self.queue();
@@ -237,22 +244,23 @@ impl Shared {
                     self.wake.notified().await;
                     continue;
                 }
-                (false, _) if !hurries => self.linger(linger).await,
+                (false, _) if !hurries => self.linger(took).await,
                 (false, _) => {}
             }
             let begun = Instant::now();
             let (offers, taken) = self.take();
             self.store(offers).await;
-            linger = (begun.elapsed() * LINGER_SHARE).max(LINGER);
+            took = begun.elapsed();
             settle.send_replace(taken);
         }
     }
 
-    /// Waits for so long, unless nothing more is offered or somebody is in a hurry.
-    async fn linger(&self, time: Duration) {
-        let until = Instant::now() + time;
+    /// Waits after a batch that took so long, until nothing more is offered, or long enough, or somebody is in a hurry.
+    async fn linger(&self, took: Duration) {
+        let quiet = (took * QUIET_SHARE).clamp(LEAST_QUIET, MOST_QUIET);
+        let until = Instant::now() + (took * LINGER_SHARE).max(quiet);
         let mut offered = self.queue().offered;
-        let mut look = pin!(tokio::time::sleep(LINGER));
+        let mut look = pin!(tokio::time::sleep(quiet));
         loop {
             tokio::select! {
                 () = &mut look => {
@@ -261,7 +269,7 @@ impl Shared {
                     if offered == before || now >= until {
                         return;
                     }
-                    look.as_mut().reset(until.min(now + LINGER));
+                    look.as_mut().reset(until.min(now + quiet));
                 }
                 () = self.wake.notified() => {
                     if self.queue().hurries() {
@@ -325,7 +333,7 @@ impl Shared {
                 BackendError::Conflict { .. } => {}
                 error if error.is_transient() => {
                     tracing::debug!(bucket = self.bucket.bucket(), %error, "state not written yet");
-                    tokio::time::sleep(LINGER * 2_u32.pow(attempt)).await;
+                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(attempt)).await;
                 }
                 error if records.len() > 1 => {
                     // One record may be at fault; the others are not to suffer for it.

@@ -121,7 +121,14 @@ async fn writing_takes_a_fortieth_of_the_time_while_something_changes() {
 #[tokio::test(start_paused = true)]
 async fn what_no_longer_changes_is_written_soon() {
     let waited = waits_while_offered_every(Duration::from_secs(3600)).await;
-    assert!(waited <= 2 * LINGER + Duration::from_millis(2), "{waited:?}");
+    assert!(waited <= 2 * MOST_QUIET + Duration::from_millis(2), "{waited:?}");
+}
+
+/// Commits that travel in batches come together, and then none for as long as a batch takes.
+#[tokio::test(start_paused = true)]
+async fn a_pause_as_long_as_a_batch_is_no_end() {
+    let waited = waits_while_offered_every(Duration::from_millis(900)).await;
+    assert_eq!(waited.as_secs(), 39);
 }
 
 #[tokio::test(start_paused = true)]
