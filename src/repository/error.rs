@@ -66,9 +66,10 @@ pub enum RepositoryError {
         /// The limit that was given.
         limit: usize,
     },
-    /// The aggregate's state cannot be encoded. What was saved is stored all the same. Change the state's type.
+    /// The aggregate's state cannot be encoded, so there is no snapshot of it. Its events are stored all the same. Change the
+    /// state's type.
     #[error(
-        "the state of {aggregate_type} {id} cannot be encoded, its events are stored all the same: {reason}"
+        "the state of {aggregate_type} {id} cannot be encoded: {reason}; change its type, its events are stored all the same"
     )]
     State {
         /// The kind of aggregate.

@@ -39,9 +39,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let base = self.kept_slot(key).await.map(|slot| self.decoded(key, slot));
         let base = base.unwrap_or_default();
         if let Some(loaded) = &base.loaded {
-            // Whoever describes what is loaded needs the CID of its state, and meets the error. The newest event, to which
-            // it is compared, is mostly still on its way.
-            drop(loaded.state_cid(self.context.format()));
+            // Whoever describes what is loaded needs the CID of its state. The newest event, to which it is compared, is
+            // mostly still on its way.
+            let _ = loaded.state_cid(self.context.format());
         }
         base
     }

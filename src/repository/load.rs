@@ -90,7 +90,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         let span = tracing::Span::current();
         span.record("version", loaded.head.version);
         span.record("position", loaded.head.position.get());
-        let mut metadata = self.describe(&key, &loaded)?;
+        let mut metadata = self.describe(&key, &loaded);
         metadata.events = events;
         Ok((Arc::unwrap_or_clone(loaded).state, metadata))
     }
@@ -439,11 +439,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         RepositoryError::NotFound { aggregate_type, id: key.to_string(), deleted }
     }
 
-    pub(super) fn describe(
-        &self,
-        key: &AggregateId,
-        loaded: &Loaded<A>,
-    ) -> Result<AggregateMetadata, RepositoryError> {
+    pub(super) fn describe(&self, key: &AggregateId, loaded: &Loaded<A>) -> AggregateMetadata {
         loaded.describe(self.context.scheme(), self.context.format(), &self.aggregate, key)
     }
 }

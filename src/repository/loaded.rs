@@ -23,8 +23,8 @@ pub(super) struct Loaded<A> {
     pub(super) metadata: Metadata,
     pub(super) tags: BTreeSet<Tag>,
     pub(super) deleted: bool,
-    /// The CID of the state, once somebody asked for it.
-    pub(super) state_cid: OnceLock<Cid>,
+    /// The CID of the state, once somebody asked for it; `None` where no block can hold the state.
+    pub(super) state_cid: OnceLock<Option<Cid>>,
 }
 
 /// What the cache holds.
@@ -144,19 +144,30 @@ impl<A: Aggregate> Loaded<A> {
         self.state_cid = OnceLock::new();
     }
 
-    /// The CID of the state; `None` without IPLD. The state is encoded for it once.
+    /// The CID of the state; `None` without IPLD, and where no block can hold the state. The state is encoded for it once.
     ///
-    /// # Errors
-    /// The codec's reason, as text, when it refuses the state.
-    pub(super) fn state_cid(&self, format: BlockFormat) -> Result<Option<Cid>, String> {
+    /// No error, because whatever is known of an aggregate beside its events is derived from them: these are stored, and
+    /// the state follows from them, whether or not it can be written down.
+    pub(super) fn state_cid(&self, format: BlockFormat) -> Option<Cid> {
         if format == BlockFormat::PlainJson {
-            return Ok(None);
+            return None;
         }
-        if let Some(cid) = self.state_cid.get() {
-            return Ok(Some(*cid));
-        }
-        let cid = Block::cid(format, &self.state)?;
-        Ok(cid.map(|cid| *self.state_cid.get_or_init(|| cid)))
+        *self.state_cid.get_or_init(|| match Block::cid(format, &self.state) {
+            Ok(cid) => cid,
+            Err(reason) => {
+                let (aggregate, version) = (A::TYPE, self.head.version);
+                let id = self.state.id().to_aggregate_id().ok();
+                let id = id.as_ref().map(tracing::field::display);
+                tracing::warn!(
+                    aggregate,
+                    id,
+                    version,
+                    reason,
+                    "state that cannot be encoded has no CID"
+                );
+                None
+            }
+        })
     }
 
     fn check_continues(&self, event: &StoredEvent) -> Result<(), StoreError> {
@@ -186,24 +197,19 @@ impl<A: Aggregate> Loaded<A> {
         format: BlockFormat,
         aggregate: &AggregateType,
         id: &AggregateId,
-    ) -> Result<AggregateMetadata, RepositoryError> {
-        let state_cid = self.state_cid(format).map_err(|reason| RepositoryError::State {
-            aggregate_type: aggregate.to_string(),
-            id: id.to_string(),
-            reason,
-        })?;
-        Ok(AggregateMetadata {
+    ) -> AggregateMetadata {
+        AggregateMetadata {
             aggregate_id: id.clone(),
             aggregate_type: aggregate.clone(),
             version: self.head.version,
             last_modified: self.modified,
-            state_cid,
+            state_cid: self.state_cid(format),
             subject: scheme.state_of(aggregate, id),
             metadata: self.metadata.clone(),
             tags: self.tags.clone(),
             position: self.head.position,
             head_cid: self.head.cid,
             events: Vec::new(),
-        })
+        }
     }
 }

@@ -166,7 +166,7 @@ pub struct AggregateMetadata {
     pub version: u64,
     /// When its last event occurred.
     pub last_modified: Timestamp,
-    /// The CID of its state; `None` without IPLD.
+    /// The CID of its state; `None` without IPLD, and where the state cannot be encoded, which is logged as a warning.
     pub state_cid: Option<Cid>,
     /// The address of its current state, `cim.aggregates.<context>.<aggregate>.<id>.state` by default.
     pub subject: Subject,

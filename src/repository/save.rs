@@ -31,8 +31,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// # Errors
     /// [`RepositoryError::VersionConflict`] when the aggregate has another version than
     /// [`SaveOptions::expected_version`], [`RepositoryError::NoEvents`], [`RepositoryError::Transition`] when the events lead
-    /// to a stage that may not follow, [`RepositoryError::Store`]. Nothing is stored then, except after [`StoreError::OutcomeUnknown`], when it may be, and [`RepositoryError::State`], when the
-    /// events are.
+    /// to a stage that may not follow, [`RepositoryError::Store`]. Nothing is stored then, except after [`StoreError::OutcomeUnknown`] and
+    /// [`StoreError::Closed`], when it may be.
     #[tracing::instrument(level = "debug", skip_all, fields(
         context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome))]
     pub async fn save(
@@ -49,7 +49,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         if options.create_snapshot {
             Box::pin(self.snapshot_asked_for(&key, &loaded)).await;
         }
-        self.describe(&key, &loaded)
+        Ok(self.describe(&key, &loaded))
     }
 
     /// Marks the aggregate as deleted, by a tombstone at the end of its history. Loading it says then that it is not
@@ -86,7 +86,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             .await;
         self.trace(&key, &result);
         let deleted = result?;
-        self.describe(&key, &deleted)
+        Ok(self.describe(&key, &deleted))
     }
 
     async fn save_events(
@@ -125,8 +125,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             };
             attempts -= 1;
             let (version, position) = (base.head.version, base.head.position);
-            // Whoever describes what is stored needs the CID of its state, and meets the error.
-            let meanwhile = |loaded: &Loaded<A>| drop(loaded.state_cid(self.context.format()));
+            // Whoever describes what is stored needs the CID of its state.
+            let meanwhile = |loaded: &Loaded<A>| _ = loaded.state_cid(self.context.format());
             let prepared = prepare(base)?;
             match self.commit(key, prepared, meanwhile).await {
                 Err(StoreError::Conflict { .. }) if attempts > 0 => conflict = Some(position),

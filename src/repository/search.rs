@@ -308,7 +308,7 @@ where
         &self,
         (key, loaded): Member<A>,
     ) -> Result<(A, AggregateMetadata), RepositoryError> {
-        let known = self.describe(&key, &loaded)?;
+        let known = self.describe(&key, &loaded);
         Ok((Arc::unwrap_or_clone(loaded).state, known))
     }
 }

@@ -12,6 +12,8 @@ mod distrust;
 mod domain;
 mod lifecycle;
 mod load;
+mod odd_state;
+mod outcomes;
 mod query;
 mod rows;
 mod save;
