@@ -228,7 +228,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         rules: Rules,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
         let Base { loaded: base, revision } = base;
-        let Some(base) = base else {
+        // What was found not to be there is no base, and no event that came since contradicts it.
+        let Some(base) = base.filter(|base| base.head.version > 0) else {
             let Some(last) = last else { return Ok(Arc::new(Loaded::empty(id))) };
             return self.derived(id, key, revision, &last, rules).await;
         };
@@ -242,6 +243,16 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             self.forget(key);
             return Ok(Arc::new(Loaded::empty(id)));
         };
+        if last.position() <= base.head.position && Head::of(&last) != base.head {
+            // Positions only grow, so the base follows from a log that is not this one. The events may not show it: they may
+            // have come further than the base at positions before its own.
+            self.distrust(
+                key,
+                "the log ends before the event that it ends with, or has another one there",
+            );
+            self.forget(key);
+            return self.derived(id, key, revision, &last, rules).await;
+        }
         match self.extended(Arc::clone(&base), key, &last, rules).await {
             Ok(loaded) => {
                 if loaded.head.version - base.head.version >= STALE_STATE {

@@ -108,6 +108,37 @@ async fn record_of_another_history_is_replaced_by_what_is_derived_in_its_place()
     }
 }
 
+/// Where others have events too, an aggregate may come further in another log at positions before its own.
+#[tokio::test]
+async fn another_history_that_went_further_is_seen_by_where_it_ends() {
+    let distrust = Distrust::count();
+    let memory = Memory::new();
+    let before = accounts(&memory);
+    deposit_times(&before, "b", 20).await;
+    deposit_times(&before, "a", 5).await;
+    before.context().flush().await;
+    let restored = Memory { log: Memory::new().log, ..memory };
+    let writer = bare(&restored);
+    for _ in 0..7 {
+        deposit(&writer, "a", 2).await;
+    }
+    let first = accounts(&restored);
+    assert_eq!((cents(&first, 7).await, distrust.more()), (14, 1));
+    first.context().flush().await;
+    assert_eq!((cents(&accounts(&restored), 0).await, distrust.more()), (14, 0));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_no_state_to_distrust() {
+    let distrust = Distrust::count();
+    let accounts: Repository<Account> = accounts(&Memory::new());
+    for _ in 0..3 {
+        accounts.load(&"a".into(), LoadOptions::default()).await.unwrap_err();
+    }
+    deposit(&accounts, "a", 1).await;
+    assert_eq!((cents(&accounts, 1).await, distrust.more()), (1, 0));
+}
+
 #[tokio::test]
 async fn search_replaces_a_record_of_another_history_too() {
     let distrust = Distrust::count();
@@ -270,6 +301,25 @@ async fn restore_first(lab: &Lab, events: u64) {
         let stored = jetstream.publish_with_headers(subject, headers, message.payload).await;
         stored.unwrap().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn cache_forgets_what_another_log_went_beyond_at_earlier_positions() {
+    let distrust = Distrust::count();
+    let lab = Lab::start().await;
+    let config = NatsRepositoryConfig { keep_state: false, ..bank() };
+    let accounts = lab.accounts_with(&config).await;
+    deposit_times(&accounts, "b", 20).await;
+    deposit_times(&accounts, "a", 5).await;
+    restore_first(&lab, 0).await;
+    let elsewhere = lab.accounts_with(&config).await;
+    for _ in 0..7 {
+        deposit(&elsewhere, "a", 2).await;
+    }
+    assert_eq!((cents(&accounts, 7).await, distrust.more()), (14, 1));
+    assert_eq!((cents(&accounts, 0).await, distrust.more()), (14, 0));
+    deposit(&accounts, "a", 1).await;
+    accounts.verify(&"a".into()).await.unwrap();
 }
 
 #[tokio::test]
