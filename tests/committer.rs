@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cim_persistence::backend::{Guard, NewMessage, Position};
+use cim_persistence::backend::{BackendError, Guard, NewMessage, Position};
 use cim_persistence::event::{Headers, NonEmpty};
 use cim_persistence::event_log::{
-    Commit, CommitError, CommitPolicy, Committer, EventLog, MemoryLog,
+    Commit, CommitError, CommitPolicy, Committer, EventLog, MemoryLog, Stored,
 };
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
@@ -138,6 +138,71 @@ async fn patience_begins_with_a_commit_and_not_again_with_what_becomes_of_anothe
     assert!(matches!(first, Err(CommitError::Conflict { .. })), "{first:?}");
     assert!(matches!(second, Err(CommitError::Unknown { .. })), "{second:?}");
     assert!(begun.elapsed() < patience * 3 / 2, "{:?}", begun.elapsed());
+}
+
+/// A fault that each write meets of which a message is of this number, as if it always would.
+fn plan_for(number: usize, faults: &Faults, fault: &Fault) {
+    let subject = subject(number);
+    let hits = move |call: &Call<'_>| {
+        call.kind == CallKind::Write && call.subjects.contains(&subject.as_str())
+    };
+    (0..100).for_each(|_| faults.plan_when(hits.clone(), fault.clone()));
+}
+
+/// Three commits of one batch.
+async fn three(committer: &Committer) -> [Result<Stored, CommitError>; 3] {
+    let commits = [1, 2, 3].map(|number| committer.commit(pair(number)));
+    futures::future::join_all(commits).await.try_into().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_message_id_is_the_business_of_its_own_commit() {
+    let (faults, begun) = (Faults::new(), Instant::now());
+    plan_for(2, &faults, &Fault::KnownId);
+    let log = Arc::new(MemoryLog::new().with_faults(&faults));
+    let [first, second, third] = three(&Committer::start(log, CommitPolicy::default())).await;
+    assert!(first.is_ok() && third.is_ok(), "{first:?} {third:?}");
+    assert!(
+        matches!(second, Err(CommitError::Refused(BackendError::Duplicate { .. }))),
+        "{second:?}"
+    );
+    assert_eq!(begun.elapsed(), Duration::ZERO, "a refusal is no reason to wait");
+}
+
+/// The first answer comes before it is known that the server refused a message.
+#[tokio::test(start_paused = true)]
+async fn a_denied_message_is_the_business_of_its_own_commit() {
+    let (faults, begun) = (Faults::new(), Instant::now());
+    faults.plan(Fault::LostWrite);
+    plan_for(2, &faults, &Fault::Denied);
+    let log = Arc::new(MemoryLog::new().with_faults(&faults));
+    let [first, second, third] = three(&Committer::start(log, CommitPolicy::default())).await;
+    assert!(first.is_ok() && third.is_ok(), "{first:?} {third:?}");
+    let Err(CommitError::Unknown { source, .. }) = second else { panic!("{second:?}") };
+    assert!(matches!(source, BackendError::Denied { .. }), "{source}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// As where the server refuses one of its messages and nobody is told.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_nobody_answers_keeps_no_other_waiting() {
+    let (faults, begun) = (Faults::new(), Instant::now());
+    plan_for(2, &faults, &Fault::LostWrite);
+    let log = Arc::new(MemoryLog::new().with_faults(&faults));
+    let policy = CommitPolicy { patience: Duration::from_secs(10) };
+    let committer = Committer::start(log, policy);
+    let [first, second, third, next] = [1, 2, 3, 4].map(|number| {
+        let committer = committer.clone();
+        tokio::spawn(async move { committer.commit(pair(number)).await })
+    });
+    first.await.unwrap().unwrap();
+    third.await.unwrap().unwrap();
+    next.await.unwrap().unwrap();
+    committer.commit(pair(5)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let second = second.await.unwrap();
+    assert!(matches!(second, Err(CommitError::Unknown { .. })), "{second:?}");
+    assert!(begun.elapsed() >= policy.patience, "{:?}", begun.elapsed());
 }
 
 /// Its guards hold: it was refused because of a write under way. The leader that would say so is out of reach.

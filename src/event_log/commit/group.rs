@@ -58,12 +58,37 @@ impl Group {
             return true;
         };
         while let Some(group) = groups.pop() {
-            let sent = send(log.as_ref(), group.jobs.iter().map(|job| &job.commit)).await;
-            if let Next::Groups(more) = group.judge(sent, log.as_ref(), policy).await {
+            if group.unproven && group.jobs.len() == 1 {
+                // It is waited for by one caller; the next batch is by others.
+                tokio::spawn(group.settle(Arc::clone(log), policy));
+            } else if let Next::Groups(more) = group.try_again(log.as_ref(), policy).await {
                 groups.extend(more);
             }
         }
         false
+    }
+
+    /// Tries a group of one commit until it is known what became of it, or patience is over.
+    async fn settle(self, log: Arc<dyn EventLog>, policy: CommitPolicy) {
+        let mut group = Some(self);
+        while let Some(again) = group {
+            group = match again.try_again(log.as_ref(), policy).await {
+                Next::Groups(mut groups) => groups.pop(),
+                Next::Done => None,
+            };
+        }
+    }
+
+    async fn try_again(self, log: &dyn EventLog, policy: CommitPolicy) -> Next {
+        if self.is_over(policy) && self.unproven {
+            return self.give_up(BackendError::unknown("there was no time to try it again"));
+        }
+        let sent = send(log, self.jobs.iter().map(|job| &job.commit)).await;
+        self.judge(sent, log, policy).await
+    }
+
+    fn is_over(&self, policy: CommitPolicy) -> bool {
+        self.begun.elapsed() >= policy.patience
     }
 
     async fn judge(
@@ -167,35 +192,50 @@ impl Group {
                 self.without(broken.unwrap_or_default())
             }
             Ok(Found::Nothing) => match why {
-                // After an earlier try the known id may be that try's, seen a moment before its message is.
-                BackendError::Duplicate { .. } if !unproven_before => self.duplicate(why),
+                // The server knows a message id of the group, but not from the group's own subjects: it refused this try, and
+                // there was none before it. After an earlier one the id may be that try's, seen a moment before its message is.
+                BackendError::Duplicate { .. } if !unproven_before => {
+                    self.unproven = false;
+                    self.broken(why)
+                }
+                why if is_final(&why) => self.in_vain(why),
+                // Again, although the leader answers: it may be because of one of the commits, which the others need not
+                // share. A message that the server does not take from this user is one that it may never speak of.
+                BackendError::Unknown { .. } if unproven_before && self.jobs.len() > 1 => {
+                    self.halve()
+                }
                 why => self.later(policy, why).await,
             },
             Err(error) => self.later(policy, error).await,
         }
     }
 
-    /// The server knows a message id of the group, but not from the group's own subjects.
-    fn duplicate(self, why: BackendError) -> Next {
-        if self.jobs.len() > 1 {
-            return self.halve();
+    /// The backend refused for good what may have been stored by an earlier try, and is not there yet. As
+    /// [`broken`](Self::broken), but not known.
+    fn in_vain(self, error: BackendError) -> Next {
+        match self.jobs.len() {
+            1 => self.give_up(error),
+            _ => self.halve(),
         }
-        self.broken(why)
     }
 
     /// Waits and tries the identical group again, until patience is over.
     async fn later(mut self, policy: CommitPolicy, why: BackendError) -> Next {
-        let waited = self.begun.elapsed();
-        if waited < policy.patience {
-            metrics::counter!("cim_commits_repeated_total").increment(1);
-            tokio::time::sleep(self.pause).await;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-            return again(self);
+        if self.is_over(policy) {
+            return self.give_up(why);
         }
+        metrics::counter!("cim_commits_repeated_total").increment(1);
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        again(self)
+    }
+
+    /// Answers what is known, which is not that anything is stored.
+    fn give_up(self, why: BackendError) -> Next {
         if matches!(why, BackendError::Conflict { .. }) && !self.unproven {
             return self.conflict_of_the_only();
         }
-        let unproven = self.unproven;
+        let (unproven, waited) = (self.unproven, self.begun.elapsed());
         let mut why = Some(why);
         for job in self.jobs {
             let source =
@@ -228,6 +268,18 @@ impl Group {
     fn like(other: &Self) -> Self {
         Self { jobs: Vec::new(), unproven: other.unproven, begun: other.begun, pause: other.pause }
     }
+}
+
+/// Whether the same write would be refused again.
+fn is_final(error: &BackendError) -> bool {
+    matches!(
+        error,
+        BackendError::Denied { .. }
+            | BackendError::Invalid { .. }
+            | BackendError::TooLarge { .. }
+            | BackendError::TooMany { .. }
+            | BackendError::Unsupported { .. }
+    )
 }
 
 /// So many callers of a batch have their answers before the first of them go on: a quarter of all, but not so few that what
