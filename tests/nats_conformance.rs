@@ -217,6 +217,8 @@ fn nobody_waits_for_a_runtime_that_does_not_run() {
     });
     let wanted = format!("no answer to a message on {} in 100ms", message.subject);
     assert_eq!(unknown(given_up), wanted);
+    // Now it is known that nobody drives that runtime.
+    assert_eq!(home.block_on(under.log.publish(message)).unwrap().get(), 2);
     home.block_on(bench.remove(&name));
     drop(resting);
 }

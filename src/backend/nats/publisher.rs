@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -59,6 +60,8 @@ struct Desk {
     woken: Notify,
     /// The alarm is set to an earlier time.
     set: Notify,
+    /// A caller on another runtime waited in vain, so perhaps nobody drives the tasks.
+    rests: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -131,9 +134,10 @@ impl Publisher {
         Ok(Self { desk, tasks, home: Handle::current().id() })
     }
 
-    /// Whether all tasks still run: they end with the runtime they were started on, and with the client.
+    /// Whether all tasks still run: they end with the runtime they were started on, and with the client. While nobody
+    /// drives that runtime they rest, which is learned from an answer that stays out.
     pub(super) fn is_running(&self) -> bool {
-        !self.tasks.iter().any(JoinHandle::is_finished)
+        !self.desk.rests.load(Ordering::Relaxed) && !self.tasks.iter().any(JoinHandle::is_finished)
     }
 
     /// Sends one message, whose answer is waited for at most so long. Whether a message leaves that is dropped here is not
@@ -183,9 +187,12 @@ impl Sent {
         let answer = match self.is_watched {
             true => (&mut self.answer).await,
             // Nobody may be driving the runtime of the tasks. Boxed, because it is rare and would make the future large.
-            false => Box::pin(timeout(self.patience, &mut self.answer))
-                .await
-                .unwrap_or(Ok(Err(Unanswered::Late))),
+            false => {
+                Box::pin(timeout(self.patience, &mut self.answer)).await.unwrap_or_else(|_| {
+                    self.desk.rests.store(true, Ordering::Relaxed);
+                    Ok(Err(Unanswered::Late))
+                })
+            }
         };
         self.is_served = !matches!(answer, Ok(Err(Unanswered::Late)));
         match answer {
@@ -228,7 +235,8 @@ fn not_sent(subject: &str, error: &PublishError) -> BackendError {
 
 impl Desk {
     fn new(inbox: String) -> Self {
-        Self { inbox, state: Mutex::default(), woken: Notify::new(), set: Notify::new() }
+        let (woken, set) = (Notify::new(), Notify::new());
+        Self { inbox, state: Mutex::default(), woken, set, rests: AtomicBool::new(false) }
     }
 
     /// Puts a message where it is sent from, and gives out the caller's number.
