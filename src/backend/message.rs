@@ -31,6 +31,11 @@ impl Position {
     pub const fn get(self) -> u64 {
         self.0
     }
+
+    /// The first sequence behind it. No stream gets as far as the last one, behind which there is none.
+    pub(crate) const fn next(self) -> u64 {
+        self.0.saturating_add(1)
+    }
 }
 
 impl fmt::Display for Position {

@@ -97,7 +97,7 @@ impl NatsLog {
         subject: &Subject,
         up_to: Position,
     ) -> Result<(), BackendError> {
-        let request = json!({ "filter": subject.as_str(), "seq": up_to.get() + 1 });
+        let request = json!({ "filter": subject.as_str(), "seq": up_to.next() });
         self.api::<serde_json::Value>("STREAM.PURGE", request).await.map(drop)
     }
 
@@ -183,7 +183,7 @@ impl NatsLog {
         filter: &str,
         after: Position,
     ) -> Result<Option<StoredMessage>, BackendError> {
-        self.get_leader(json!({ "seq": after.get() + 1, "next_by_subj": filter })).await
+        self.get_leader(json!({ "seq": after.next(), "next_by_subj": filter })).await
     }
 
     /// Hands one message over. Not a part of the future that waits for its answer, which would keep the headers.

@@ -261,8 +261,7 @@ impl Reading {
     }
 
     fn request(&self, after: Position, batch: usize) -> serde_json::Value {
-        let mut request =
-            json!({ "seq": after.get() + 1, "batch": batch, "max_bytes": CHUNK_BYTES });
+        let mut request = json!({ "seq": after.next(), "batch": batch, "max_bytes": CHUNK_BYTES });
         if let Some(filter) = &self.filter {
             request["next_by_subj"] = json!(filter);
         }
@@ -357,7 +356,7 @@ async fn matching_in_one(
     let mut found: Vec<StoredMessage> = Vec::new();
     loop {
         if let Some(last) = found.last() {
-            request["seq"] = json!(last.position.get() + 1);
+            request["seq"] = json!(last.position.next());
         }
         channel.ask(&request).await?;
         let before = found.len();

@@ -121,7 +121,7 @@ impl Pull {
         match start {
             Start::After(position) => {
                 config["deliver_policy"] = json!("by_start_sequence");
-                config["opt_start_seq"] = json!(position.get() + 1);
+                config["opt_start_seq"] = json!(position.next());
             }
             Start::Since(time) => {
                 config["deliver_policy"] = json!("by_start_time");
