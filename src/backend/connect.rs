@@ -8,9 +8,6 @@ use std::time::Duration;
 
 use super::{BackendError, ConfigError};
 
-/// The oldest nats-server that has everything this crate stands on.
-pub const MIN_SERVER_VERSION: &str = "2.15.1";
-
 /// A connection was not made. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,7 +50,7 @@ pub enum ConnectError {
         "the client that was handed in is not connected yet; is a NATS server running, and is the client's URL right?"
     )]
     NotConnected,
-    /// The server is older than [`MIN_SERVER_VERSION`]. Upgrade it.
+    /// The server is older than [`MIN_SERVER_VERSION`](super::MIN_SERVER_VERSION). Upgrade it.
     #[error("nats-server {found} is too old; upgrade every server to {needed} or later")]
     ServerTooOld {
         /// The server's version.

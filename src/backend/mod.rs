@@ -9,6 +9,7 @@ mod tail;
 mod config;
 mod connect;
 mod topology;
+mod version;
 pub mod nats;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
@@ -16,7 +17,7 @@ pub(crate) mod memory;
 pub use config::{
     Auth, ConfigError, ConnectionConfig, Durability, JetStreamLocation, Tls, TlsIdentity,
 };
-pub use connect::{ConnectError, DurabilityReport, LooseServer, MIN_SERVER_VERSION};
+pub use connect::{ConnectError, DurabilityReport, LooseServer};
 pub use error::BackendError;
 pub use message::{Guard, NewMessage, Position, ReadFrom, StoredMessage};
 pub use tail::{Bound, Count, Followed, MAX_MATCHING, Matching, Start, TailQuery};
@@ -24,3 +25,5 @@ pub use topology::{
     DUPLICATE_WINDOW, Discard, MAX_CONSUMERS, MIN_MESSAGE_BYTES, Replicas, Retention,
     SettingMismatch, Storage, StreamSettings, StreamSpec, Topology, TopologyError,
 };
+pub use version::MIN_SERVER_VERSION;
+pub(crate) use version::ServerVersion;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::error::{Attempt, ServerError, Unfit};
 use super::fetch;
+use crate::backend::ServerVersion;
 
 /// Where a nats-server may be sought. [`BinarySources::of_process`] gives what this process's
 /// environment says.
@@ -87,35 +88,14 @@ pub(super) fn check(path: &Path) -> Result<(), Unfit> {
     let Some((text, version)) = printed
         .trim()
         .strip_prefix("nats-server: v")
-        .and_then(|text| Some((text, Version::parse(text)?)))
+        .and_then(|text| Some((text, ServerVersion::parse(text)?)))
     else {
         return Err(Unfit::NotNatsServer { printed: printed.chars().take(80).collect() });
     };
-    if version < Version::REQUIRED {
+    if !version.is_enough() {
         return Err(Unfit::TooOld { found: text.to_owned() });
     }
     Ok(())
-}
-
-/// Ordered as releases are: what comes before a release (`-RC.1`) is older than the release.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version {
-    numbers: [u64; 3],
-    released: bool,
-}
-
-impl Version {
-    const REQUIRED: Self = Self { numbers: [2, 15, 1], released: true };
-
-    fn parse(text: &str) -> Option<Self> {
-        let (numbers, released) = match text.split_once('-') {
-            Some((numbers, _)) => (numbers, false),
-            None => (text, true),
-        };
-        let mut parts = numbers.split('.').map(|part| part.parse().ok());
-        let numbers = [parts.next()??, parts.next()??, parts.next()??];
-        parts.next().is_none().then_some(Self { numbers, released })
-    }
 }
 
 fn user_cache_directory() -> Option<PathBuf> {
@@ -134,30 +114,4 @@ fn user_cache_directory() -> Option<PathBuf> {
 
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Version;
-
-    fn version(text: &str) -> Version {
-        Version::parse(text).unwrap()
-    }
-
-    #[test]
-    fn a_version_is_new_enough_from_2_15_1_on() {
-        for old in ["2.15.1-RC.1", "2.15.0", "2.9.99", "1.99.99", "0.0.0"] {
-            assert!(version(old) < Version::REQUIRED, "{old}");
-        }
-        for new in ["2.15.1", "2.15.2-beta", "2.16.0", "3.0.0"] {
-            assert!(version(new) >= Version::REQUIRED, "{new}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_version_is_not_taken_for_one() {
-        for text in ["", "2", "2.15", "2.15.1.0", "2.15.x", "-1.0.0", "99999999999999999999.0.0"] {
-            assert_eq!(Version::parse(text), None, "{text}");
-        }
-    }
 }

@@ -16,7 +16,7 @@ use super::{Connection, api_prefix};
 use crate::backend::nats::denials::Denials;
 use crate::backend::{
     Auth, BackendError, ConfigError, ConnectError, ConnectionConfig, Durability, JetStreamLocation,
-    MIN_SERVER_VERSION, Tls,
+    MIN_SERVER_VERSION, ServerVersion, Tls,
 };
 
 /// The pause before the second attempt of a first connection; each further one is twice as long, up to the longest.
@@ -246,18 +246,11 @@ pub(crate) fn check_version(client: &Client) -> Result<(), ConnectError> {
     if found.is_empty() {
         return Err(ConnectError::NotConnected);
     }
-    if version(&found) >= version(MIN_SERVER_VERSION) {
-        return Ok(());
+    // What cannot be read counts as older than everything.
+    match ServerVersion::parse(&found).is_some_and(ServerVersion::is_enough) {
+        true => Ok(()),
+        false => Err(ConnectError::ServerTooOld { found, needed: MIN_SERVER_VERSION }),
     }
-    Err(ConnectError::ServerTooOld { found, needed: MIN_SERVER_VERSION })
-}
-
-/// Major, minor and patch; what cannot be read counts as older than everything.
-fn version(text: &str) -> Option<[u32; 3]> {
-    let core = text.strip_prefix('v').unwrap_or(text).split(['-', '+']).next()?;
-    let mut numbers = core.split('.').map(str::parse);
-    let mut next = || numbers.next()?.ok();
-    Some([next()?, next()?, next()?])
 }
 
 #[derive(Deserialize)]
@@ -331,19 +324,4 @@ fn tls_detail(error: &async_nats::ConnectError) -> Option<String> {
         };
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::version;
-
-    #[test]
-    fn versions_are_ordered_by_number() {
-        assert!(version("2.15.1") >= version("2.15.1"));
-        assert!(version("v2.100.0") > version("2.15.1"));
-        assert!(version("3.0.0-RC.1") > version("2.15.1"));
-        for old in ["2.15.0", "2.9.99", "1.99.99", "2.15", "", "dev"] {
-            assert!(version(old) < version("2.15.1"), "{old}");
-        }
-    }
 }
