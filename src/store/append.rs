@@ -60,7 +60,8 @@ impl Context {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when one of them has another version than expected; [`StoreError::Repeated`] when one
-    /// is named twice; any other [`StoreError`]. Nothing is stored then, unless it is [`StoreError::OutcomeUnknown`].
+    /// is named twice; any other [`StoreError`]. Nothing is stored then, unless it is [`StoreError::OutcomeUnknown`] or
+    /// [`StoreError::Closed`].
     pub async fn append_batch(
         &self,
         parts: &NonEmpty<(AggregateType, AggregateId, ExpectedVersion, NonEmpty<NewEvent>)>,

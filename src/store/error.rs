@@ -31,6 +31,16 @@ pub enum IntegrityError {
     Chain(#[from] ChainError),
 }
 
+impl IntegrityError {
+    /// What to do, where the error itself does not say it.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Block(BlockError::UnsupportedCid { .. } | BlockError::UnknownFormat { .. }) => "",
+            _ => "; compare it with a copy of the stream",
+        }
+    }
+}
+
 /// A failure of the event store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,7 +107,7 @@ pub enum StoreError {
     },
     /// Stored data contradicts itself. Compare with a copy of the stream; see `ARCHITECTURE.md`.
     #[error(
-        "event at position {position} on {subject}: {source}; compare it with a copy of the stream"
+        "event at position {position} on {subject}: {source}{}", source.advice()
     )]
     Integrity {
         /// Where the event lies.

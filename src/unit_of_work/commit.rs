@@ -45,7 +45,8 @@ impl UnitOfWork {
     /// # Errors
     /// [`UnitError::Conflict`] and [`UnitError::Overtaken`] when others were first, [`UnitError::UniqueViolation`],
     /// [`UnitError::Hook`]; [`StoreError::TooMany`] and [`StoreError::TooLarge`] for a unit over the limits of a batch,
-    /// before anything is sent. Nothing is stored then, except after [`StoreError::OutcomeUnknown`], when it may be.
+    /// before anything is sent. Nothing is stored then, except after [`StoreError::OutcomeUnknown`] and
+    /// [`StoreError::Closed`], when it may be.
     pub async fn commit(mut self) -> Result<Committed, UnitError> {
         let span = tracing::debug_span!(
             "unit_of_work", context = %self.context.scheme().context(),

@@ -12,7 +12,8 @@ use crate::subject::InvalidToken;
 /// What a hook may fail with.
 pub type HookError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a unit of work was not committed. Nothing of it is stored, unless it is [`StoreError::OutcomeUnknown`].
+/// Why a unit of work was not committed. Nothing of it is stored, unless it is [`StoreError::OutcomeUnknown`] or
+/// [`StoreError::Closed`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnitError {
