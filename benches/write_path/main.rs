@@ -7,6 +7,7 @@
 #![allow(missing_docs, clippy::print_stdout, unreachable_pub)]
 
 mod domain;
+mod leader;
 mod raw;
 mod report;
 mod transactions;
@@ -141,11 +142,25 @@ impl Bench {
     }
 
     async fn context(&self, keep_state: bool) -> Context {
-        domain::context(&self.connection, self.shape(keep_state)).await
+        self.context_of(self.shape(keep_state)).await
+    }
+
+    async fn context_of(&self, shape: Shape) -> Context {
+        let context = domain::context(&self.connection, shape).await;
+        if self.replicas > 1 {
+            let name = context.scheme().context().to_string();
+            let stream = NatsRepositoryConfig::for_context(name).names().event_stream;
+            leader::lead_here(&self.client, &stream).await;
+        }
+        context
     }
 
     async fn raw(&self) -> Raw {
-        Raw::new(&self.client, self.replicas).await
+        let raw = Raw::new(&self.client, self.replicas).await;
+        if self.replicas > 1 {
+            leader::lead_here(&self.client, &raw.stream).await;
+        }
+        raw
     }
 
     /// What raw sends: a payload with which its message is as large as one of ours, though it has fewer headers.
@@ -367,7 +382,7 @@ impl Bench {
     /// A context, and the id of an aggregate in it of so many events, one commit each.
     async fn saved(&self, shape: Shape, events: usize) -> (Context, String) {
         use cim_persistence::repository::Aggregate;
-        let context = domain::context(&self.connection, shape).await;
+        let context = self.context_of(shape).await;
         let repository = domain::accounts(&context);
         let account = domain::Account::new(&"loaded".to_owned());
         for _ in 0..events {
