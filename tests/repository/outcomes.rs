@@ -18,9 +18,16 @@ async fn a_save_that_nobody_answers_says_that_it_may_be_stored() {
     let accounts = Repository::<Account>::of(&context).unwrap();
     (0..9).for_each(|_| faults.plan(Fault::LostWrite));
     let saved = accounts.save(&account("a"), vec![opened("Ada")], SaveOptions::default()).await;
+    let error = saved.unwrap_err();
     assert_eq!(
-        saved.unwrap_err().to_string(),
+        error.to_string(),
         "after 10ms it is unknown whether the commit is stored; load the aggregate to see"
+    );
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(
+        cause,
+        "no answer, it is unknown whether anything was stored: injected: the write was lost; read what is stored, or repeat \
+         the same write"
     );
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Group {
     unproven: bool,
     begun: Instant,
     pause: Duration,
+    /// Why the last try of it came to nothing.
+    why: Option<BackendError>,
 }
 
 /// What a try made of a group.
@@ -43,7 +45,7 @@ enum Next {
 impl Group {
     /// Commits whose first try began then.
     pub(super) fn new(jobs: Vec<Job>, begun: Instant) -> Self {
-        Self { jobs, unproven: false, begun, pause: FIRST_PAUSE }
+        Self { jobs, unproven: false, begun, pause: FIRST_PAUSE, why: None }
     }
 
     /// Makes of the outcome of the first try what becomes of each commit, trying again as often as it takes, and says
@@ -79,9 +81,11 @@ impl Group {
         }
     }
 
-    async fn try_again(self, log: &dyn EventLog, policy: CommitPolicy) -> Next {
+    async fn try_again(mut self, log: &dyn EventLog, policy: CommitPolicy) -> Next {
         if self.is_over(policy) && self.unproven {
-            return self.give_up(BackendError::unknown("there was no time to try it again"));
+            let none = || BackendError::unknown("its batch got none, and there was no time for it");
+            let why = self.why.take().unwrap_or_else(none);
+            return self.give_up(why);
         }
         let sent = send(log, self.jobs.iter().map(|job| &job.commit)).await;
         self.judge(sent, log, policy).await
@@ -202,6 +206,7 @@ impl Group {
                 // Again, although the leader answers: it may be because of one of the commits, which the others need not
                 // share. A message that the server does not take from this user is one that it may never speak of.
                 BackendError::Unknown { .. } if unproven_before && self.jobs.len() > 1 => {
+                    self.why = Some(why);
                     self.halve()
                 }
                 why => self.later(policy, why).await,
@@ -227,6 +232,7 @@ impl Group {
         metrics::counter!("cim_commits_repeated_total").increment(1);
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.why = Some(why);
         again(self)
     }
 
@@ -266,7 +272,8 @@ impl Group {
     }
 
     fn like(other: &Self) -> Self {
-        Self { jobs: Vec::new(), unproven: other.unproven, begun: other.begun, pause: other.pause }
+        let Self { unproven, begun, pause, .. } = *other;
+        Self { jobs: Vec::new(), unproven, begun, pause, why: None }
     }
 }
 
