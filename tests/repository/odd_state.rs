@@ -59,8 +59,8 @@ async fn what_leads_to_it_is_stored_and_loaded_without_a_cid_of_the_state() {
         assert_eq!((gauge.per_unit, known.version, known.state_cid), (f64::INFINITY, 2, None));
         assert_eq!(
             gauges.create_snapshot(&id).await.unwrap_err().to_string(),
-            "the state of gauge 1 cannot be encoded: state.per_unit is inf, which is not a finite number; change its type, its events \
-             are stored all the same"
+            "the state of gauge 1 cannot be encoded: state.per_unit is inf, which is not a finite number; change its type, \
+             its events are stored all the same"
         );
     }
     assert!(save(4, 2).await.state_cid.is_some());
