@@ -13,7 +13,7 @@ use cim_persistence::backend::{BackendError, Bound, Count, Matching, Position, R
 use cim_persistence::event::NonEmpty;
 use cim_persistence::event_log::{EventLog, LogQuery, NatsLog};
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
-use cim_persistence::state::{Key, KeyValue, NatsKeyValue};
+use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, NatsKeyValue};
 use cim_persistence::subject::Pattern;
 use futures::future::{join, join_all};
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -222,4 +222,31 @@ async fn that_nothing_matches_is_said_as_soon_as_the_leader_says_so() {
         assert!(asking.next().now_or_never().is_some(), "{text}");
         assert!(wanted > 0 || asking.next().now_or_never().is_none(), "asked once");
     }
+}
+
+/// One request asks for 8 MiB at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_is_changed_between_two_requests_of_a_read_is_found() {
+    const KEYS: usize = 900;
+    let server = PrivateServer::start(ServerConfig::DefaultSync).await.unwrap();
+    let url = server.url().to_owned();
+    let bench = Bench::on(server, &url, 1).await;
+    let value = bytes::Bytes::from(vec![b'x'; 32 * 1024]);
+    let write = |key: usize| {
+        let key = Key::new(format!("k.{key}")).unwrap();
+        KeyWrite::new(key, Change::Put(value.clone()), Expected::Anything)
+    };
+    for key in 0..KEYS {
+        bench.bucket.write(NonEmpty::one(write(key))).await.unwrap();
+    }
+    let mut asking = bench.asking("DIRECT.GET").await;
+    let pattern = NonEmpty::one(Pattern::parse("k.*").unwrap());
+    let changing = async {
+        asking.next().await.expect("the read begins");
+        bench.bucket.write(NonEmpty::one(write(KEYS - 1))).await.unwrap();
+    };
+    let (found, ()) = join(bench.bucket.matching(&pattern), changing).await;
+    let Matching::All(found) = found.unwrap() else { panic!("there are {KEYS}") };
+    assert_eq!(found.len(), KEYS);
+    assert!(asking.next().now_or_never().is_some(), "the read took several requests");
 }

@@ -284,7 +284,10 @@ pub(super) async fn lasts(
         let have: HashSet<&str> = found.iter().map(|message| message.subject.as_str()).collect();
         let missing: Vec<&str> =
             subjects.iter().map(Subject::as_str).filter(|name| !have.contains(name)).collect();
-        channel.ask(&json!({ "multi_last": missing, "batch": missing.len() })).await?;
+        let request = json!({
+            "multi_last": missing, "batch": missing.len(), "max_bytes": CHUNK_BYTES,
+        });
+        channel.ask(&request).await?;
         let before = found.len();
         let left = loop {
             match channel.next().await? {
@@ -353,28 +356,44 @@ async fn matching_in_one(
     }
     request["batch"] = json!(MAX_MATCHING);
     let mut channel = Channel::open(log.clone()).await?;
-    let mut found: Vec<StoredMessage> = Vec::new();
-    loop {
-        if let Some(last) = found.last() {
-            request["seq"] = json!(last.position.next());
+    for _ in 0..ATTEMPTS {
+        match whole(&mut channel, request.clone()).await {
+            Ok(Some(found)) => return Ok(Matching::All(found)),
+            Ok(None) => {}
+            Err(BackendError::TooMany { .. }) => return Ok(Matching::TooMany),
+            Err(error) => return Err(error),
         }
+    }
+    Err(BackendError::unavailable("what a read found was replaced before all of it had come"))
+}
+
+/// All that a request finds; `None` when some of it was replaced before its turn came, in a stream that keeps the last
+/// message only.
+async fn whole(
+    channel: &mut Channel,
+    mut request: serde_json::Value,
+) -> Result<Option<Vec<StoredMessage>>, BackendError> {
+    let mut found: Vec<StoredMessage> = Vec::new();
+    let mut expected = None;
+    loop {
         channel.ask(&request).await?;
         let before = found.len();
         let (left, up_to) = loop {
-            match channel.next().await {
-                Ok(Piece::Message(message)) => found.push(message),
-                Ok(Piece::End { pending, up_to }) => break (pending, up_to),
-                Err(BackendError::TooMany { .. }) => return Ok(Matching::TooMany),
-                Err(error) => return Err(error),
+            match channel.next().await? {
+                Piece::Message(message) => found.push(message),
+                Piece::End { pending, up_to } => break (pending, up_to),
             }
         };
-        if before > 0 && found.len() == before {
-            return Err(behind());
-        }
-        if left == 0 {
-            return Ok(Matching::All(found));
+        let came = (found.len() - before) as u64;
+        match expected {
+            Some(_) if came == 0 => return Err(behind()),
+            Some(expected) if came + left < expected => return Ok(None),
+            _ if left == 0 => return Ok(Some(found)),
+            _ => {}
         }
         // The rest is asked for as of the same moment.
+        expected = Some(left);
+        request["seq"] = json!(found.last().map_or(1, |last| last.position.next()));
         request["up_to_seq"] = json!(up_to);
         if let Some(fields) = request.as_object_mut() {
             fields.remove("up_to_time");
@@ -406,7 +425,8 @@ fn behind() -> BackendError {
     BackendError::unavailable("a replica that is behind answered a read")
 }
 
+/// Without a bound the server sends as much at once as it bears to have pending, and then cuts the connection.
 fn last_of(patterns: &NonEmpty<Pattern>) -> serde_json::Value {
     let patterns: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
-    json!({ "multi_last": patterns })
+    json!({ "multi_last": patterns, "max_bytes": CHUNK_BYTES })
 }
