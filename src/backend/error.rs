@@ -89,8 +89,8 @@ pub enum BackendError {
         /// What was found.
         detail: String,
     },
-    /// The log ends before a position that was read from it, or was made anew: it is another one. Begin again from its
-    /// start.
+    /// The log ends before a position that was read from it, holds another message there, or was made anew: it is another
+    /// one. Begin again from its start.
     #[error(
         "{stream} is not the log it was: {after} was read from it and now it ends at {last}; read it from the start"
     )]

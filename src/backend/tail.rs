@@ -19,7 +19,9 @@ pub enum Start {
     Now,
     /// With the last message of each subject, in order of position, and then with what is stored from now on.
     ///
-    /// A subject that is written again before its turn comes may begin with what was written then.
+    /// A subject that is written again before its turn comes may begin with what was written then. In a bucket, which keeps
+    /// the last message only, it comes then; a subject that was handed out may come again, and the end is reached when
+    /// nothing more is left. Only subjects that are written as fast as they are read may still be missing then.
     Latest,
 }
 
@@ -37,7 +39,7 @@ pub struct TailQuery {
 pub enum Followed {
     /// The next message.
     Message(StoredMessage),
-    /// Everything that was stored when following began has been handed out. Comes once.
+    /// Everything that was stored when following began has been handed out, whole commits of it. Comes once.
     CaughtUp,
 }
 

@@ -3,7 +3,7 @@
 //! Whoever writes models keeps the entries of the indexes it knows of. So building an index fills in what was written
 //! before that, each entry on the condition that its model has not changed since it was read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -87,11 +87,12 @@ impl<T: DeserializeOwned> Models<T> {
         let index = Index::new(spec)?;
         let generation = self.reader.generation(self.model_type()).await?;
         let shelf = Shelf::new(self.model_type(), generation);
-        let mut wanted: BTreeSet<Key> = BTreeSet::new();
+        let mut wanted = HashMap::new();
         let mut changes = self.models_of(generation)?;
         while let Some(Watched::Entry(entry)) = changes.try_next().await? {
-            wanted.extend(self.entries_of(&index, &shelf, &entry)?);
+            wanted.insert(entry.key.clone(), self.entries_of(&index, &shelf, &entry)?);
         }
+        let wanted: BTreeSet<Key> = wanted.into_values().flatten().collect();
         let there = self.sweep(vec![shelf.entries(index.name(), "")]).await?;
         let there = there.into_iter().filter(|entry| entry.value.is_some());
         let there: BTreeSet<Key> = there.map(|entry| entry.key).collect();

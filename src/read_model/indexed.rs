@@ -3,6 +3,8 @@
 //! An index is used only when its state says that it is complete. How it becomes so for models that are there already is in
 //! `index_build.rs`.
 
+use std::collections::HashMap;
+
 use futures::TryStreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -137,14 +139,14 @@ impl<T: DeserializeOwned> Models<T> {
         Ok(hits)
     }
 
-    /// The entries of many keys, by a consumer that ends with this.
+    /// The entries of many keys, by a consumer that ends with this; of a key that is changed meanwhile the last one.
     pub(super) async fn sweep(&self, patterns: Vec<Pattern>) -> Result<Vec<Entry>, ReadModelError> {
         let Some(patterns) = NonEmpty::from_vec(patterns) else { return Ok(Vec::new()) };
         let mut watched = self.reader.bucket.watch(patterns, Start::Latest);
-        let mut entries = Vec::new();
+        let mut entries = HashMap::new();
         while let Some(Watched::Entry(entry)) = watched.try_next().await? {
-            entries.push(entry);
+            entries.insert(entry.key.clone(), entry);
         }
-        Ok(entries)
+        Ok(entries.into_values().collect())
     }
 }

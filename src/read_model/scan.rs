@@ -9,13 +9,14 @@ use super::{ModelPattern, Models, ReadModelError, Stored};
 use crate::backend::{Count, Start};
 use crate::event::NonEmpty;
 use crate::specification::ReadModelList;
-use crate::state::{Entry, Watched};
+use crate::state::{Entry, each_once};
 
 impl<T: DeserializeOwned + Send + 'static> Models<T> {
     /// The models that a pattern such as `board.JFK.*.*` means, in no order; all models for `None`.
     ///
     /// The server filters. Up to about a thousand come by one round trip and are as they were at one moment; more are
-    /// streamed by a consumer that ends with the stream, in bounded memory, the first before the last is read.
+    /// streamed by a consumer that ends with the stream, the first before the last is read. Of those only the keys are
+    /// remembered; one that is saved meanwhile comes once, as it was before or after.
     ///
     /// # Errors
     /// [`ReadModelError::OutsideStore`] and [`ReadModelError::InvalidPattern`] for the pattern; as items of the stream what
@@ -102,24 +103,12 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
             Found::TooMany(generation) => generation,
         };
         let keys = NonEmpty::one(pattern.keys(generation)?);
-        let swept = self
-            .reader
-            .bucket
-            .watch(keys, Start::Latest)
-            .try_take_while(|watched| std::future::ready(Ok(*watched != Watched::CaughtUp)))
-            .try_filter_map(|watched| std::future::ready(Ok(entry_of(watched))))
-            .map_err(ReadModelError::from);
+        let watched = self.reader.bucket.watch(keys, Start::Latest);
+        let swept = each_once(watched).map_err(ReadModelError::from);
         let models = self.clone();
         let same = async move { models.reader.is_still(&models.model, generation).await };
         let same =
             futures::stream::once(same).filter_map(|same| std::future::ready(same.err().map(Err)));
         Ok(swept.chain(same).boxed())
-    }
-}
-
-fn entry_of(watched: Watched) -> Option<Entry> {
-    match watched {
-        Watched::Entry(entry) => Some(entry),
-        Watched::CaughtUp => None,
     }
 }

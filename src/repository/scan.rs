@@ -13,11 +13,9 @@ use super::kept::Base;
 use super::load::Rules;
 use super::loaded::Loaded;
 use super::{Aggregate, Freshness, QueryFreshness, Repository, RepositoryError, record};
-use crate::backend::{
-    BackendError, Bound, Followed, Matching, ReadFrom, Start, StoredMessage, TailQuery,
-};
+use crate::backend::{Bound, Followed, Matching, ReadFrom, Start, StoredMessage, TailQuery};
 use crate::event::NonEmpty;
-use crate::state::{Entry, Key, KeyValue, Slot, Watched};
+use crate::state::{Entry, Key, KeyValue, Slot, each_once};
 use crate::store::{StoreError, StoredEvent};
 use crate::subject::{AggregateId, AggregatePattern, Identity, Pattern};
 
@@ -262,52 +260,4 @@ fn slot(entry: Entry) -> Slot {
 
 pub(super) fn one_or_two(patterns: &[Pattern]) -> NonEmpty<Pattern> {
     NonEmpty::from_vec(patterns.to_vec()).expect("an aggregate pattern holds one at least")
-}
-
-/// What there was when the watch began. A key that is written again meanwhile comes again, and is left out then.
-fn each_once(
-    watched: impl Stream<Item = Result<Watched, BackendError>>,
-) -> impl Stream<Item = Result<Entry, BackendError>> {
-    let mut handed_out = HashSet::new();
-    watched.try_take_while(|watched| ready(Ok(*watched != Watched::CaughtUp))).try_filter_map(
-        move |watched| {
-            let new = match watched {
-                Watched::Entry(entry) => Some(entry).filter(|e| handed_out.insert(e.key.clone())),
-                Watched::CaughtUp => None,
-            };
-            ready(Ok(new))
-        },
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::event::Headers;
-
-    #[tokio::test]
-    async fn a_key_that_is_written_while_all_are_read_is_handed_out_once() {
-        let entry = |key: &str, revision| {
-            Watched::Entry(Entry {
-                key: Key::new(key).unwrap(),
-                revision,
-                written_at: Timestamp::from_micros(0),
-                headers: Headers::new(),
-                value: Some("state".into()),
-            })
-        };
-        let watched = [
-            entry("order.1", 1),
-            entry("order.2", 2),
-            entry("order.1", 3),
-            Watched::CaughtUp,
-            entry("order.3", 4),
-        ];
-        let found: Vec<Entry> =
-            each_once(stream::iter(watched).map(Ok)).try_collect().await.unwrap();
-        let found: Vec<_> =
-            found.iter().map(|entry| (entry.key.as_str(), entry.revision)).collect();
-        assert_eq!(found, [("order.1", 1), ("order.2", 2)]);
-    }
 }

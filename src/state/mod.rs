@@ -4,6 +4,7 @@
 
 mod key;
 mod bucket;
+mod sweep;
 mod writer;
 pub(crate) mod nats;
 #[cfg(feature = "testing")]
@@ -24,6 +25,7 @@ pub use key::{InvalidKey, Key};
 #[cfg(feature = "testing")]
 pub use memory::MemoryKeyValue;
 pub use nats::NatsKeyValue;
+pub(crate) use sweep::each_once;
 pub(crate) use writer::{Offer, StateWriter};
 
 /// What a key holds.
@@ -95,7 +97,7 @@ pub struct Entry {
 pub enum Watched {
     /// A key was changed, or is as it was when the watch began from [`Start::Latest`].
     Entry(Entry),
-    /// Everything that was stored when the watch began has been handed out. Comes once.
+    /// Everything that was stored when the watch began has been handed out, or what replaced it. Comes once.
     CaughtUp,
 }
 
@@ -151,7 +153,7 @@ pub trait KeyValue: fmt::Debug + Send + Sync {
     ///
     /// A key that is changed several times while the watcher does not look may come with its last change only. Else as
     /// [`EventLog::follow`](crate::event_log::EventLog::follow) says. From [`Start::Latest`] up to
-    /// [`Watched::CaughtUp`] it reads every key once, whatever their number.
+    /// [`Watched::CaughtUp`] it reads every key, whatever their number; one that is changed meanwhile may come twice.
     fn watch(
         &self,
         patterns: NonEmpty<Pattern>,

@@ -1,5 +1,8 @@
 //! Logs that are not what they were.
 
+use std::path::Path;
+use std::{fs, io};
+
 use cim_persistence::backend::{BackendError, Position, Start};
 use cim_persistence::server::{PrivateServer, ServerConfig};
 
@@ -61,4 +64,49 @@ async fn messages_removed_before_their_turn_hold_nobody_up() {
     follower.until(before + 1).await;
     assert_eq!(follower.seen[before].position, Position::new(5001));
     assert_eq!(follower.caught_up, 1);
+}
+
+/// As after a restore, or after a server that met corruption: positions are given out a second time.
+#[tokio::test]
+async fn a_log_that_lost_its_end_and_grew_again_is_another_one() {
+    let store = tempfile::tempdir().unwrap();
+    let (live, copy) = (store.path().join("live"), store.path().join("copy"));
+    let config = format!("jetstream {{ store_dir: {:?} }}", live.to_str().unwrap());
+    let mut server = PrivateServer::start_with_config(&config).await.unwrap();
+    let bench = Bench::start(&[server.url()], 1).await;
+    bench.fill(10).await;
+    server.stop().await;
+    copied(&live, &copy).unwrap();
+    server.restart().await.unwrap();
+    bench.stream(STREAM).await;
+    bench.fill(5).await;
+    let mut follower = bench.follow(BEGINNING);
+    follower.until(15).await;
+    server.stop().await;
+    fs::remove_dir_all(&live).unwrap();
+    copied(&copy, &live).unwrap();
+    server.restart().await.unwrap();
+    bench.stream(STREAM).await;
+    bench.fill(20).await;
+    let error = loop {
+        if let Some(error) = follower.step().await {
+            break error;
+        }
+    };
+    assert!(matches!(error, BackendError::Truncated { last: 30, after: 15, .. }), "{error:?}");
+    assert_eq!(follower.seen.len(), 15, "nothing was handed out as if nothing had happened");
+}
+
+fn copied(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copied(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }

@@ -86,8 +86,10 @@ impl Following {
 
     fn hand_out(&mut self) -> Option<Followed> {
         let position = self.fetched.front()?.position.get();
+        let sweeps = self.query.start == Start::Latest && self.keeps == Keeps::Latest;
         let place = self.place.as_mut()?;
-        if place.latest.is_empty() && place.until.is_some_and(|until| position > until) {
+        // What was written again meanwhile lies beyond the end, and belongs to what there is.
+        if !sweeps && place.latest.is_empty() && place.until.is_some_and(|until| position > until) {
             place.until = None;
             return Some(Followed::CaughtUp);
         }

@@ -30,6 +30,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// everything yet.
 const LOOKS: u32 = 10;
 
+/// How often a sweep goes after what was written again while it went over the rest. Each time less is left, as long as
+/// messages are read faster than they are written.
+const LAPS: u32 = 16;
+
 pub(super) fn follow(
     log: NatsLog,
     query: TailQuery,
@@ -53,8 +57,11 @@ struct Following {
     after: u64,
     /// Messages before this time are not wanted; until the first one that is.
     since: Option<Timestamp>,
+    /// The last message that was taken. Another one at its position shows that the log lost its end and grew again.
+    taken: Option<(Position, Timestamp)>,
     beginning: Option<Beginning>,
     progress: Progress,
+    lap: Lap,
     pull: Option<Pull>,
     ready: VecDeque<Followed>,
     failures: u32,
@@ -67,6 +74,15 @@ struct Beginning {
     end: u64,
     created: Timestamp,
     replicated: bool,
+    /// Whether a message is gone from its place once its subject is written again.
+    replaces: bool,
+}
+
+/// How far a sweep is that goes after what was written again.
+#[derive(Default)]
+struct Lap {
+    number: u32,
+    left: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,8 +107,10 @@ impl Following {
             start: query.start,
             after,
             since,
+            taken: None,
             beginning: None,
             progress: Progress::Behind,
+            lap: Lap::default(),
             pull: None,
             ready: VecDeque::with_capacity(2),
             failures: 0,
@@ -148,25 +166,18 @@ impl Following {
 
     /// Makes a consumer that begins after what was taken from the one before.
     async fn begin(&mut self) -> Result<(), BackendError> {
-        let info = self.log.info(None).await?;
-        let status = info.status()?;
-        self.compare(&status)?;
         let again = self.beginning.is_some();
-        self.beginning.get_or_insert(Beginning {
-            end: status.last.get(),
-            created: status.created,
-            replicated: info.config.num_replicas > 1,
-        });
         if self.start == Start::Now {
-            let now = info.end(self.log.newest_of_all().await?.as_ref());
-            self.after = now.get();
-            self.start = Start::After(now);
+            self.after = self.look().await?.end;
+            self.start = Start::After(Position::new(self.after));
         }
         let start = match self.start {
             Start::After(_) => Start::After(Position::new(self.after)),
             other => other,
         };
         let (pull, made) = Pull::create(&self.log, self.filters.for_server(), start, again).await?;
+        // Only now: what is last on its subject when the consumer is made must not lie beyond the end.
+        self.look().await?;
         if let Start::Since(_) = self.start {
             self.after = made.delivered.stream_seq;
             self.start = Start::After(Position::new(self.after));
@@ -179,17 +190,46 @@ impl Following {
         Ok(())
     }
 
-    /// Sees whether the log is still the one that was read.
+    /// Sees whether the log is still the one that was read, and how it was when it was first seen.
+    async fn look(&mut self) -> Result<Beginning, BackendError> {
+        let info = self.log.info(None).await?;
+        let status = info.status()?;
+        self.compare(&status)?;
+        let replaces = info.config.max_msgs_per_subject > 0;
+        if !replaces && let Some((position, time)) = self.taken {
+            let there = self.log.get_leader(json!({ "seq": position.get() })).await?;
+            if there.is_some_and(|message| message.time != time) {
+                return Err(self.truncated(&status));
+            }
+        }
+        if let Some(beginning) = self.beginning {
+            return Ok(beginning);
+        }
+        // A bucket's sweep goes on until nothing is left, whatever its end is.
+        let end = match replaces {
+            true => status.last,
+            false => info.end(self.log.newest_of_all().await?.as_ref()),
+        };
+        let replicated = info.config.num_replicas > 1;
+        let beginning = Beginning { end: end.get(), created: status.created, replicated, replaces };
+        Ok(*self.beginning.insert(beginning))
+    }
+
+    /// Compares how old the log is, and how far it goes.
     fn compare(&self, status: &LogStatus) -> Result<(), BackendError> {
         let another = self.beginning.is_some_and(|beginning| beginning.created != status.created);
-        if another || status.last.get() < self.after {
-            return Err(BackendError::Truncated {
-                stream: self.log.stream.as_ref().to_owned(),
-                last: status.last.get(),
-                after: self.after,
-            });
+        match another || status.last.get() < self.after {
+            true => Err(self.truncated(status)),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn truncated(&self, status: &LogStatus) -> BackendError {
+        BackendError::Truncated {
+            stream: self.log.stream.as_ref().to_owned(),
+            last: status.last.get(),
+            after: self.after,
+        }
     }
 
     /// Whether an error may be the word of a leader that does not know everything yet.
@@ -207,11 +247,12 @@ impl Following {
         let position = message.position.get();
         let end = self.beginning.map_or(0, |beginning| beginning.end);
         let behind = self.progress != Progress::CaughtUp;
-        if behind && position > end {
+        let replacing = self.goes_after_replaced();
+        if behind && position > end && !(replacing && self.lap.goes_on(pending)) {
             let again = self.pull.as_ref().is_some_and(|pull| pull.again);
             let sweeping = self.start == Start::Latest;
             self.caught_up();
-            if again && sweeping {
+            if again && sweeping && !replacing {
                 // A second sweep skips what a first one would have followed by now.
                 self.pull = None;
                 return;
@@ -219,13 +260,20 @@ impl Following {
         }
         if position > self.after {
             self.after = position;
+            self.taken = Some((message.position, message.time));
             if self.is_wanted(&message) {
                 self.ready.push_back(Followed::Message(message));
             }
         }
-        if self.progress == Progress::Behind && (pending == 0 || position == end) {
+        let at_end = position == end && !replacing;
+        if self.progress == Progress::Behind && (pending == 0 || at_end) {
             self.progress = Progress::Exhausted;
         }
+    }
+
+    /// Whether this sweeps what is there, in a stream that moves a message to the end when its subject is written again.
+    fn goes_after_replaced(&self) -> bool {
+        self.start == Start::Latest && self.beginning.is_some_and(|beginning| beginning.replaces)
     }
 
     fn is_wanted(&mut self, message: &StoredMessage) -> bool {
@@ -247,10 +295,11 @@ impl Following {
     }
 
     /// Whether nothing is left of what was there at the beginning. A replica's consumer may not know yet what the leader
-    /// has.
+    /// has, and no consumer has the rest of a batch that is being stored.
     async fn nothing_is_left(&self) -> Result<bool, BackendError> {
         let Some(beginning) = self.beginning else { return Ok(false) };
-        if self.after >= beginning.end || !beginning.replicated {
+        let one_knows_all = beginning.replaces && !beginning.replicated;
+        if self.after >= beginning.end || one_knows_all {
             return Ok(true);
         }
         for pattern in self.filters.for_server() {
@@ -261,5 +310,18 @@ impl Following {
             }
         }
         Ok(true)
+    }
+}
+
+impl Lap {
+    /// Whether a message beyond the end still belongs to what is swept, with so many behind it.
+    fn goes_on(&mut self, pending: u64) -> bool {
+        if self.left > 0 {
+            self.left -= 1;
+            return true;
+        }
+        self.number += 1;
+        self.left = pending;
+        self.number <= LAPS
     }
 }

@@ -123,6 +123,8 @@ pub(crate) struct Info {
 #[derive(Deserialize)]
 pub(super) struct InfoConfig {
     pub(super) num_replicas: usize,
+    /// How many messages of a subject are kept; -1 for all.
+    pub(super) max_msgs_per_subject: i64,
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,8 @@
 
 mod keeper;
 
+use std::collections::BTreeMap;
+
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -180,14 +182,13 @@ impl ReadModelStore {
     /// As [`get_view`](Self::get_view).
     pub async fn list_views(&self) -> Result<Vec<(String, ViewDefinition)>, ReadModelError> {
         let mut watched = self.reader.bucket.watch(all_views()?, Start::Latest);
-        let mut views = Vec::new();
+        let mut views = BTreeMap::new();
         while let Some(Watched::Entry(Entry { key, value, .. })) = watched.try_next().await? {
-            if let Some(value) = value {
-                views.push((name_of(&key), record_of(&key, &value)?.definition));
-            }
+            let definition = value.map(|value| record_of(&key, &value)).transpose()?;
+            views.insert(name_of(&key), definition.map(|record| record.definition));
         }
-        views.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(views)
+        let there = |(name, definition): (_, Option<_>)| definition.map(|there| (name, there));
+        Ok(views.into_iter().filter_map(there).collect())
     }
 
     /// Deletes a view and its result, and says whether there was one. Two round trips.

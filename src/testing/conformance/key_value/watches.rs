@@ -1,6 +1,6 @@
 //! Entries with all that is known of them: by pattern, and as they change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -200,6 +200,22 @@ pub(super) async fn many_keys_are_watched_whole(bucket: Bucket) -> Outcome {
     let past = watcher.past().await?;
     promise_eq!(past.len(), KEYS, "entries");
     promise!(past.is_sorted_by(|a, b| a.revision < b.revision), "the revisions grow");
+    Ok(())
+}
+
+pub(super) async fn keys_that_are_changed_before_their_turn_are_not_passed_over(
+    bucket: Bucket,
+) -> Outcome {
+    const KEYS: usize = 4000;
+    fill(&bucket, KEYS).await?;
+    let mut watcher = Watcher::of(&bucket, &["k.*"], Start::Latest);
+    let mut seen = BTreeSet::from([watcher.entry().await?.key]);
+    let changed = (KEYS - 500..KEYS).map(|number| format!("k.{number}"));
+    bucket.write(all(changed.map(|name| put(&name, "again", Expected::Anything)))).await?;
+    seen.extend(watcher.past().await?.into_iter().map(|entry| entry.key));
+    promise_eq!(seen.len(), KEYS, "keys");
+    let revision = change(&bucket, put("k.0", "last", Expected::Anything)).await?;
+    promise_eq!(watcher.entry().await?.revision, revision, "the change after all of them");
     Ok(())
 }
 
