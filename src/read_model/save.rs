@@ -11,9 +11,9 @@ use super::index::{self, Index};
 use super::layout::{self, Shelf};
 use super::resolve::pointer_of;
 use super::{Models, ReadModel, ReadModelError};
-use crate::backend::{BackendError, Matching};
+use crate::backend::{BackendError, Matching, ReadFrom};
 use crate::event::{Headers, NonEmpty};
-use crate::state::{Change, Entry, Expected, Key, KeyWrite};
+use crate::state::{Change, Entry, Expected, Key, KeyWrite, Slot};
 use crate::subject::{AggregateId, Pattern};
 
 /// How a model is saved.
@@ -96,11 +96,15 @@ impl<T> Models<T> {
         let key = layout::model_key(&self.model, GENERATION, id)?;
         for _ in 0..ATTEMPTS {
             let before = self.before(&key).await?;
-            let revision = before.stored.as_ref().map_or(0, |entry| entry.revision);
-            let exists = before.stored.as_ref().is_some_and(|entry| entry.value.is_some());
-            check_expected(&key, how.expected, revision, exists)?;
-            if document.is_none() && !exists {
-                return Ok(revision);
+            let is_write = |slot: &Slot| is_write(&key, how.expected, document.is_some(), slot);
+            if !matches!(is_write(&before.slot()), Ok(true)) {
+                // That nothing is written is decided by what the leader has: the replica that was read may be behind.
+                let slot = self.reader.bucket.get(&key, ReadFrom::Leader).await?;
+                if !is_write(&slot)? {
+                    return Ok(slot.revision);
+                }
+                sleep(PAUSE).await;
+                continue;
             }
             let writes = self.writes(id, &key, before, document, &how)?;
             match self.reader.bucket.write(writes).await {
@@ -110,7 +114,8 @@ impl<T> Models<T> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(BackendError::Conflict { detail: format!("{key} is written all the time") }.into())
+        let detail = format!("{key} is written all the time, or a replica stays behind");
+        Err(BackendError::Conflict { detail }.into())
     }
 
     /// What is there before a model is written, all as it was at one moment. One round trip.
@@ -189,18 +194,26 @@ struct Before {
     indexes: Vec<Index>,
 }
 
-fn check_expected(
+impl Before {
+    fn slot(&self) -> Slot {
+        let slot = |entry: &Entry| Slot { revision: entry.revision, value: entry.value.clone() };
+        self.stored.as_ref().map(slot).unwrap_or_default()
+    }
+}
+
+/// Whether there is anything to write where the key holds this: not when what does not exist is deleted.
+fn is_write(
     key: &Key,
     expected: ExpectedRevision,
-    revision: u64,
-    exists: bool,
-) -> Result<(), ReadModelError> {
+    saves: bool,
+    slot: &Slot,
+) -> Result<bool, ReadModelError> {
+    let exists = slot.value.is_some();
     let wanted = match expected {
-        ExpectedRevision::Any => return Ok(()),
-        ExpectedRevision::New if !exists => return Ok(()),
-        ExpectedRevision::New => 0,
-        ExpectedRevision::Exact(wanted) if wanted == revision => return Ok(()),
-        ExpectedRevision::Exact(wanted) => wanted,
+        ExpectedRevision::New if exists => 0,
+        ExpectedRevision::Exact(wanted) if wanted != slot.revision => wanted,
+        _ => return Ok(saves || exists),
     };
-    Err(ReadModelError::Conflict { key: key.to_string(), expected: wanted, actual: revision })
+    let (key, actual) = (key.to_string(), slot.revision);
+    Err(ReadModelError::Conflict { key, expected: wanted, actual })
 }

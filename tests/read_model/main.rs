@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod behind;
 mod domain;
 mod generations;
 mod indexes;

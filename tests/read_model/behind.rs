@@ -1,0 +1,63 @@
+//! Replicas that are behind, at moments that a test chooses.
+
+use std::sync::Arc;
+
+use cim_persistence::read_model::{
+    ExpectedRevision, ReadModel, ReadModelError, ReadModelStore, SaveModel,
+};
+use cim_persistence::state::MemoryKeyValue;
+use cim_persistence::testing::faults::{Fault, Faults};
+
+use crate::domain::{Board, board};
+
+/// What the replica that answers does not know yet: the last write.
+const ONE_BEHIND: Fault = Fault::StaleRead(1);
+
+fn faulty() -> (ReadModelStore, Faults) {
+    let faults = Faults::new();
+    let bucket = MemoryKeyValue::new("readmodels").with_faults(&faults);
+    (ReadModelStore::on(Arc::new(bucket)), faults)
+}
+
+fn expecting(expected: ExpectedRevision) -> SaveModel {
+    SaveModel { expected, ..SaveModel::default() }
+}
+
+#[tokio::test]
+async fn what_a_replica_has_not_seen_yet_is_deleted_all_the_same() {
+    let (store, faults) = faulty();
+    let model = board("JFK", "B6", 1);
+    store.save(&model).await.unwrap();
+    faults.plan(ONE_BEHIND);
+    store.delete::<Board>(&model.id().unwrap()).await.unwrap();
+    assert_eq!(store.load::<Board>(&model.id().unwrap()).await.unwrap(), None);
+    assert_eq!(faults.planned(), 0);
+}
+
+#[tokio::test]
+async fn a_replica_that_is_behind_is_no_reason_for_a_conflict() {
+    let (store, faults) = faulty();
+    let (boards, model) = (store.of::<Board>(), board("JFK", "B6", 1));
+    let id = model.id().unwrap();
+    let first = boards.save(&model, SaveModel::default()).await.unwrap();
+    faults.plan(ONE_BEHIND);
+    let second = boards.save(&model, expecting(ExpectedRevision::Exact(first))).await.unwrap();
+    faults.plan(ONE_BEHIND);
+    boards.delete(&id, ExpectedRevision::Exact(second)).await.unwrap();
+    faults.plan(ONE_BEHIND);
+    boards.save(&model, expecting(ExpectedRevision::New)).await.unwrap();
+    assert_eq!(faults.planned(), 0);
+}
+
+/// What is refused is refused by what the leader knows, not by what a replica knew.
+#[tokio::test]
+async fn a_conflict_names_the_newest_revision() {
+    let (store, faults) = faulty();
+    let (boards, model) = (store.of::<Board>(), board("JFK", "B6", 1));
+    let first = boards.save(&model, SaveModel::default()).await.unwrap();
+    boards.save(&model, SaveModel::default()).await.unwrap();
+    let last = boards.save(&model, SaveModel::default()).await.unwrap();
+    faults.plan(ONE_BEHIND);
+    let late = boards.save(&model, expecting(ExpectedRevision::Exact(first))).await.unwrap_err();
+    assert!(matches!(late, ReadModelError::Conflict { actual, .. } if actual == last), "{late}");
+}
