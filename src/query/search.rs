@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::plan::Access;
 use super::{QueryError, QueryHint, models, planner};
-use crate::read_model::{ModelPattern, Models, ReadModelError, ReadModelMetadata, Stored};
+use crate::read_model::{ModelPattern, Models, ReadModelMetadata, Stored};
 use crate::specification::{Compiled, Page, SearchOptions, Selection, Specification, fields_of};
 use crate::subject::Pattern;
 
@@ -137,14 +137,8 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
     }
 
     fn typed(&self, document: Value, metadata: ReadModelMetadata) -> Result<Stored<T>, QueryError> {
-        match serde_json::from_value(document) {
-            Ok(model) => Ok(Stored { model, metadata }),
-            Err(error) => Err(QueryError::Model(ReadModelError::Shape {
-                key: format!("{}.{}", self.model_type(), metadata.id),
-                revision: metadata.revision,
-                reason: error.to_string(),
-            })),
-        }
+        let model = self.model_of(&document, &metadata)?;
+        Ok(Stored { model, metadata })
     }
 }
 

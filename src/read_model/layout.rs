@@ -191,11 +191,13 @@ pub(crate) fn newest(
 pub(crate) fn metadata(model: &str, entry: &Entry) -> Result<ReadModelMetadata, ReadModelError> {
     let id = entry.key.as_str().split_once('.').map_or("", |(_, id)| id);
     let header = |name| entry.headers.get(name);
+    let stated_version = schema_version(&entry.headers);
     Ok(ReadModelMetadata {
         model_type: model.to_owned(),
         id: AggregateId::from_escaped(id)?,
         // What another client wrote has no header, and the first shape.
-        schema_version: schema_version(&entry.headers).unwrap_or(1),
+        schema_version: stated_version.unwrap_or(1),
+        stated_version,
         revision: entry.revision,
         position: position(&entry.headers),
         updated_at: entry.written_at,

@@ -82,6 +82,8 @@ pub struct ReadModelMetadata {
     pub id: AggregateId,
     /// The version of the shape it was written in.
     pub schema_version: u32,
+    /// The same, if whoever wrote it said so; else it is read as it is.
+    pub(super) stated_version: Option<u32>,
     /// The revision of its key: grows with every change.
     pub revision: u64,
     /// The last event it holds; `None` for a model that was saved by hand.

@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::resolve::{Found, Reader};
-use super::{IndexSpec, ReadModelError, Stored, layout};
+use super::{IndexSpec, ReadModelError, ReadModelMetadata, Stored, layout};
 use crate::state::Entry;
 use crate::subject::{AggregateId, Pattern};
 
@@ -58,12 +59,12 @@ impl<T> Models<T> {
         &self.model
     }
 
-    /// The same models as the documents that are stored.
-    pub(crate) fn documents(&self) -> Models<serde_json::Value> {
+    /// The same models as the documents that are stored, whatever the version of their shape.
+    pub(crate) fn documents(&self) -> Models<Value> {
         Models {
             reader: self.reader.clone(),
             model: Arc::clone(&self.model),
-            schema_version: self.schema_version,
+            schema_version: None,
             indexes: Arc::clone(&self.indexes),
             kind: PhantomData,
         }
@@ -131,26 +132,62 @@ impl<T: DeserializeOwned> Models<T> {
     /// The model in an entry; `None` when it was deleted.
     pub(super) fn decode(&self, entry: &Entry) -> Result<Option<Stored<T>>, ReadModelError> {
         let Some(value) = &entry.value else { return Ok(None) };
-        let shape = |reason| ReadModelError::Shape {
-            key: entry.key.to_string(),
-            revision: entry.revision,
-            reason,
+        let place = || Place { key: entry.key.to_string(), revision: entry.revision };
+        let decoded = match self.other_version(layout::schema_version(&entry.headers)) {
+            Some(versions) => serde_json::from_slice(&self.upcast(place, versions, value)?),
+            None => serde_json::from_slice(value),
         };
-        let decoded = match (layout::schema_version(&entry.headers), self.schema_version) {
-            (Some(stored), Some(expected)) if stored != expected => {
-                let evolution = self.reader.evolution.as_deref();
-                let newest = layout::newest(evolution, &self.model, (stored, expected), value);
-                let newest = newest.map_err(shape)?.ok_or_else(|| ReadModelError::OtherSchema {
-                    key: entry.key.to_string(),
-                    revision: entry.revision,
-                    stored,
-                    expected,
-                })?;
-                serde_json::from_slice(&newest)
-            }
-            _ => serde_json::from_slice(value),
-        };
-        let model = decoded.map_err(|error| shape(error.to_string()))?;
+        let model = decoded.map_err(|error| place().shape(error.to_string()))?;
         Ok(Some(Stored { model, metadata: layout::metadata(&self.model, entry)? }))
+    }
+
+    /// The model that one of its [`documents`](Self::documents) is.
+    pub(crate) fn model_of(
+        &self,
+        document: &Value,
+        metadata: &ReadModelMetadata,
+    ) -> Result<T, ReadModelError> {
+        let place = || {
+            let key = format!("{}.{}", self.model, metadata.id);
+            Place { key, revision: metadata.revision }
+        };
+        let shape = |error: serde_json::Error| place().shape(error.to_string());
+        let Some(versions) = self.other_version(metadata.stated_version) else {
+            return T::deserialize(document).map_err(shape);
+        };
+        let value = serde_json::to_vec(document).map_err(shape)?;
+        serde_json::from_slice(&self.upcast(place, versions, &value)?).map_err(shape)
+    }
+
+    /// The version a model was written in and the one it is read in, where they differ.
+    fn other_version(&self, stated: Option<u32>) -> Option<(u32, u32)> {
+        Some((stated?, self.schema_version?)).filter(|(stored, expected)| stored != expected)
+    }
+
+    /// A model of another version as it would be written today.
+    fn upcast(
+        &self,
+        place: impl Fn() -> Place,
+        (stored, expected): (u32, u32),
+        value: &[u8],
+    ) -> Result<Vec<u8>, ReadModelError> {
+        let evolution = self.reader.evolution.as_deref();
+        let upcast = layout::newest(evolution, &self.model, (stored, expected), value);
+        upcast.map_err(|reason| place().shape(reason))?.ok_or_else(|| {
+            let Place { key, revision } = place();
+            ReadModelError::OtherSchema { key, revision, stored, expected }
+        })
+    }
+}
+
+/// Where a model lies that is decoded, for what is said when it does not.
+struct Place {
+    key: String,
+    revision: u64,
+}
+
+impl Place {
+    fn shape(self, reason: String) -> ReadModelError {
+        ReadModelError::Shape { key: self.key, revision: self.revision, reason }
     }
 }

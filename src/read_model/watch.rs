@@ -92,7 +92,8 @@ pub(super) struct Watching<T> {
 }
 
 impl<T: DeserializeOwned> Watching<T> {
-    /// The next change; an error other than [`ReadModelError::Shape`] is the last. Given up, it loses nothing.
+    /// The next change; an error other than [`ReadModelError::Shape`] and [`ReadModelError::OtherSchema`] is the last. Given up, it
+    /// loses nothing.
     pub(super) async fn next(&mut self) -> Result<ModelChange<T>, ReadModelError> {
         loop {
             let Some(changes) = &mut self.changes else {

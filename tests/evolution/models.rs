@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use cim_persistence::projection::{ProjectionOptions, RunningProjection};
-use cim_persistence::read_model::{IndexLookup, IndexSpec, ReadModelError, ReadModelStore};
+use cim_persistence::query::{IndexStrategy, QueryError, QueryHint, QueryOptimizer};
+use cim_persistence::read_model::{
+    IndexLookup, IndexSpec, LiveOptions, LiveView, ModelPattern, ReadModelError, ReadModelStore,
+};
+use cim_persistence::specification::{SearchOptions, Specification, field};
 use cim_persistence::subject::AggregateId;
 use cim_persistence::{Aggregate, Context, Repository, SaveOptions};
 use futures::TryStreamExt;
@@ -50,6 +54,58 @@ async fn models_without_a_path_are_refused_as_before() {
         matches!(error, ReadModelError::OtherSchema { stored: 1, expected: 2, .. }),
         "{error:?}"
     );
+}
+
+/// With an index and without, by type, by text and in a live view.
+#[tokio::test]
+async fn conditions_see_models_as_they_are_stored() {
+    let (old, new) = in_memory(&config());
+    ReadModelStore::new(&old).save(&before()).await.unwrap();
+    let boards = ReadModelStore::new(&new).of::<Board>();
+    let optimizer = QueryOptimizer::new(&new).knows::<Board>();
+    let (all, options) = (ModelPattern::all("board"), SearchOptions::default());
+    let live = LiveOptions::default().index("city");
+    let live = LiveView::start(&boards, &all, live).await.unwrap();
+    for strategy in [IndexStrategy::SubjectPattern, IndexStrategy::Composite] {
+        if strategy == IndexStrategy::Composite {
+            boards.build_index(&IndexSpec::on(["city"])).await.unwrap();
+        }
+        for (name, models) in [("ulm", vec![today()]), ("ULM", vec![])] {
+            let city = field("city").eq(name);
+            let page = boards.search(None, &city, &options).await.unwrap();
+            let found: Vec<_> = page.items.into_iter().map(|stored| stored.model).collect();
+            assert_eq!(found, models, "{name} by {strategy}");
+            let hint = QueryHint { strategy: Some(strategy), ..QueryHint::default() };
+            let text = format!("subject:board.> AND city = '{name}'");
+            let plan = optimizer.create_plan(&text, hint).await.unwrap();
+            let (found, _) = optimizer.execute_plan(&plan).await.unwrap();
+            let totals: Vec<_> =
+                found.iter().map(|found| found.document["total"].clone()).collect();
+            assert_eq!(totals, vec![12; models.len()], "{name} by {strategy}");
+            let shown = live.query(None, &city, &options).unwrap();
+            let shown: Vec<_> = shown.items.iter().map(|stored| stored.model.clone()).collect();
+            assert_eq!(shown, models, "{name} in a live view");
+            assert_eq!(live.equal("city", name).unwrap().len(), models.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_without_a_path_matters_only_where_it_matches() {
+    let (old, new) = in_memory(&config());
+    let new = new.with_evolution(events().build().unwrap());
+    ReadModelStore::new(&old).save(&before()).await.unwrap();
+    let boards = ReadModelStore::new(&new).of::<Board>();
+    let (options, elsewhere) = (SearchOptions::default(), field("city").eq("Bonn"));
+    assert_eq!(boards.search(None, &elsewhere, &options).await.unwrap().total, 0);
+    let refused = boards.search(None, &Specification::everything(), &options).await.unwrap_err();
+    let other = QueryError::Model(ReadModelError::OtherSchema {
+        key: "board.1".to_owned(),
+        revision: 1,
+        stored: 1,
+        expected: 2,
+    });
+    assert_eq!(refused.to_string(), other.to_string());
 }
 
 async fn caught_up(context: &Context, old: bool) {

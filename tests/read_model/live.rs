@@ -9,6 +9,7 @@ use cim_persistence::read_model::{
 use cim_persistence::specification::{
     SearchOptions, Specification, SpecificationError, document_of, field, select,
 };
+use cim_persistence::subject::{AggregateId, InvalidToken};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
@@ -195,6 +196,42 @@ async fn models_that_do_not_decode_are_told_apart() {
         store.delete::<Board>(&board("JFK", "B6", 3).id().unwrap()).await.unwrap();
         view.catch_up(PATIENCE).await.unwrap();
         assert_eq!((view.errors(), view.len()), (Vec::new(), 2));
+    }
+}
+
+/// The same models, by code that has a newer version of their shape.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct NewerBoard(Board);
+
+impl ReadModel for NewerBoard {
+    const MODEL_TYPE: &'static str = "board";
+    const SCHEMA_VERSION: u32 = 4;
+    fn id(&self) -> Result<AggregateId, InvalidToken> {
+        self.0.id()
+    }
+}
+
+/// As in a deployment in which some instances are newer than others.
+#[tokio::test]
+async fn a_model_of_another_version_holds_up_no_other() {
+    for place in places().await {
+        let store = place.store();
+        let newer = |flight| NewerBoard(board("JFK", "B6", flight));
+        let first = store.save(&newer(1)).await.unwrap();
+        let view = view_of(&place, "board.>").await;
+        let second = store.save(&newer(2)).await.unwrap();
+        store.save(&board("JFK", "B6", 3)).await.unwrap();
+        view.catch_up(PATIENCE).await.unwrap();
+        assert_eq!((view.len(), view.staleness().state), (1, LiveState::Current), "{}", place.name);
+        let reason = "it has schema version 4, the code has 3".to_owned();
+        let id = |flight| board("JFK", "B6", flight).id().unwrap();
+        let undecodable = |flight, revision| {
+            let found = view.errors().into_iter().find(|error| error.id == id(flight)).unwrap();
+            assert_eq!((found.revision, &found.reason), (revision, &reason));
+        };
+        undecodable(1, first);
+        undecodable(2, second);
+        assert_eq!(view.errors().len(), 2);
     }
 }
 

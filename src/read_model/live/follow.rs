@@ -99,15 +99,14 @@ impl<T: DeserializeOwned> Shared<T> {
 
     fn read(&self, stored: Stored<Value>) -> Step<T> {
         let Stored { model: document, metadata } = stored;
-        match T::deserialize(&document) {
+        match self.models.model_of(&document, &metadata) {
             Ok(model) => Step::Put(Kept {
                 stored: Arc::new(Stored { model, metadata }),
                 document: Arc::new(document),
             }),
             Err(error) => {
-                let reason = error.to_string();
                 let (id, revision) = (metadata.id, metadata.revision);
-                Step::Spoil(Undecodable { id, revision, reason })
+                Step::Spoil(Undecodable { id, revision, reason: reason_of(error) })
             }
         }
     }
@@ -188,6 +187,17 @@ impl<T: DeserializeOwned> Shared<T> {
 
     fn unreachable(&self, reason: String) {
         self.progress.send_modify(|progress| progress.state = LiveState::Unreachable { reason });
+    }
+}
+
+/// Why a model does not decode; which one it is, is said beside it.
+fn reason_of(error: ReadModelError) -> String {
+    match error {
+        ReadModelError::Shape { reason, .. } => reason,
+        ReadModelError::OtherSchema { stored, expected, .. } => {
+            format!("it has schema version {stored}, the code has {expected}")
+        }
+        other => other.to_string(),
     }
 }
 

@@ -201,7 +201,8 @@ impl<T> LiveView<T> {
         Staleness { state, age: verified.elapsed(), revision }
     }
 
-    /// The models that are not in the view because they do not decode, by id.
+    /// The models that are not in the view because they do not decode, or are of another version that no upcasters lead
+    /// from, by id.
     pub fn errors(&self) -> Vec<Undecodable> {
         self.shared.contents().undecodable.values().cloned().collect()
     }
