@@ -2,24 +2,29 @@
 
 use std::ops::Bound;
 
-use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::QueryError;
 use super::conditions::Conditions;
-use super::estimate::number;
 use crate::backend::Count;
 use crate::read_model::{IndexLookup, IndexSpec, Models};
 use crate::subject::AggregateId;
 
-/// The most times that one index is asked for one query.
+/// The most lookups in one index for one query.
 const MOST_LOOKUPS: usize = 16;
 
-/// An index and what it is asked, once or several times.
+/// An index and what it is asked: lookups of which any may find a document, in one request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct IndexUse {
     pub(super) spec: IndexSpec,
     pub(super) lookups: Vec<IndexLookup>,
+}
+
+impl IndexUse {
+    /// All of them as one: a document whose value changes meanwhile is found by the one or by the other.
+    fn lookup(&self) -> IndexLookup {
+        IndexLookup::any_of(&self.lookups)
+    }
 }
 
 /// The indexes that find every document that fulfils the conditions, and perhaps more.
@@ -36,26 +41,17 @@ pub(super) fn name(spec: &IndexSpec) -> String {
     spec.to_string()
 }
 
-/// How many entries the index has for what it is asked. One round trip and one for each question, side by side.
+/// How many entries the index has for what it is asked. Two round trips.
 pub(super) async fn count(models: &Models<Value>, used: &IndexUse) -> Result<Count, QueryError> {
-    let asked = used.lookups.iter().map(|lookup| models.count_where(&used.spec, lookup));
-    let counts = try_join_all(asked).await?;
-    Ok(counts.into_iter().fold(Count::Exactly(0), |sum, count| match (sum, count) {
-        (Count::Exactly(a), Count::Exactly(b)) => Count::Exactly(a + b),
-        (a, b) => Count::MoreThan(number(a) + number(b)),
-    }))
+    Ok(models.count_where(&used.spec, &used.lookup()).await?)
 }
 
-/// The ids that the index has for what it is asked.
+/// The ids that the index has for what it is asked. One round trip for up to a thousand.
 pub(super) async fn look_up(
     models: &Models<Value>,
     used: &IndexUse,
 ) -> Result<Vec<AggregateId>, QueryError> {
-    let asked = used.lookups.iter().map(|lookup| models.ids_where(&used.spec, lookup));
-    let mut ids: Vec<AggregateId> = try_join_all(asked).await?.into_iter().flatten().collect();
-    ids.sort();
-    ids.dedup();
-    Ok(ids)
+    Ok(models.ids_where(&used.spec, &used.lookup()).await?)
 }
 
 /// What an index is asked, if the conditions say enough of its first fields.

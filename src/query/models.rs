@@ -31,7 +31,7 @@ pub(super) async fn read(
             let ids = indexes::look_up(models, used).await?;
             let found = models.load_many(&ids).await?;
             let models = futures::stream::iter(found.into_iter().flatten().map(Ok)).boxed();
-            let round_trips = (used.lookups.len() + ids.len().div_ceil(1000)) as u64;
+            let round_trips = 1 + ids.len().div_ceil(1000) as u64;
             Ok(ModelsRead { models, round_trips })
         }
         Access::Everything => {

@@ -31,7 +31,7 @@ pub enum Operation {
     IndexLookup {
         /// The fields of the index.
         index: String,
-        /// How often it is asked.
+        /// How many lookups it is asked, all in one request.
         lookups: usize,
     },
     /// The server gives the events on the subjects that match a pattern.

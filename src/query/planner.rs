@@ -63,7 +63,7 @@ pub(super) async fn model_candidates(
     }
     for used in usable_indexes(found, specification).await? {
         let entries = indexes::count(found, &used).await?;
-        let estimate = Estimate::keys(entries, used.lookups.len());
+        let estimate = Estimate::keys(entries, 1);
         candidates.push((Access::Index(used), estimate));
     }
     // Counting many models costs the server more than reading a few.

@@ -4,6 +4,7 @@
 mod cache;
 mod domain;
 mod events;
+mod indexes;
 mod plans;
 mod property;
 mod refusals;

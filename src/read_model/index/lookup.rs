@@ -4,6 +4,7 @@
 //! two ends they may cover a little more, never less.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ops::{Bound, RangeBounds};
 
 use serde_json::{Number, Value};
@@ -13,7 +14,7 @@ use super::{Index, ReadModelError};
 use crate::read_model::layout::Shelf;
 use crate::subject::Pattern;
 
-/// The most patterns that a range becomes.
+/// The patterns that ranges may become; with several of them, each is covered more coarsely.
 const MAX_PATTERNS: usize = 64;
 
 /// The levels that a range of texts looks at.
@@ -36,6 +37,13 @@ const TEXT_LEVELS: usize = 16;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct IndexLookup {
+    /// A model is meant that one of these means.
+    places: Vec<Place>,
+}
+
+/// Where in an index to look.
+#[derive(Debug, Clone, PartialEq)]
+struct Place {
     equal: Vec<Value>,
     range: Option<(Bound<Value>, Bound<Value>)>,
 }
@@ -43,7 +51,8 @@ pub struct IndexLookup {
 impl IndexLookup {
     /// The first fields have these values.
     pub fn equal<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Self {
-        Self { equal: values.into_iter().map(Into::into).collect(), range: None }
+        let equal = values.into_iter().map(Into::into).collect();
+        Self { places: vec![Place { equal, range: None }] }
     }
 
     /// The first field lies in a range.
@@ -53,8 +62,16 @@ impl IndexLookup {
 
     /// And the field after those that are named lies in a range.
     pub fn within(mut self, bounds: impl RangeBounds<Value>) -> Self {
-        self.range = Some((bounds.start_bound().cloned(), bounds.end_bound().cloned()));
+        let range = (bounds.start_bound().cloned(), bounds.end_bound().cloned());
+        for place in &mut self.places {
+            place.range = Some(range.clone());
+        }
         self
+    }
+
+    /// What any of these means, asked for at once and so as of one moment.
+    pub(crate) fn any_of(lookups: &[Self]) -> Self {
+        Self { places: lookups.iter().flat_map(|lookup| lookup.places.clone()).collect() }
     }
 
     /// Patterns that match every entry that is meant, and perhaps a few more. None when nothing can be meant.
@@ -63,6 +80,24 @@ impl IndexLookup {
         index: &Index,
         shelf: &Shelf,
     ) -> Result<Vec<Pattern>, ReadModelError> {
+        let room = MAX_PATTERNS / self.places.len().max(1);
+        let mut patterns = BTreeSet::new();
+        for place in &self.places {
+            // Values that the index does not tell apart have the same pattern, and no consumer takes one twice.
+            patterns.extend(place.beginnings(index, room)?);
+        }
+        Ok(patterns.iter().map(|values| shelf.entries(index.name(), values)).collect())
+    }
+
+    /// Whether a document is meant.
+    pub(crate) fn matches(&self, index: &Index, document: &Value) -> bool {
+        self.places.iter().any(|place| place.matches(index, document))
+    }
+}
+
+impl Place {
+    /// Beginnings of the values of every entry that is meant.
+    fn beginnings(&self, index: &Index, room: usize) -> Result<Vec<String>, ReadModelError> {
         let refused = |reason: &str| ReadModelError::InvalidLookup {
             index: index.spec().to_string(),
             reason: reason.to_owned(),
@@ -76,22 +111,20 @@ impl IndexLookup {
             let tokens = tokens.ok_or_else(|| refused("arrays and objects are not indexed"))?;
             first = joined(&first, &tokens);
         }
-        let ends = match &self.range {
+        Ok(match &self.range {
             None | Some((Bound::Unbounded, Bound::Unbounded)) => vec![first],
             Some((from, to)) => {
                 let time = index.is_time(self.equal.len());
                 let of = |bound| {
                     scalar(bound, time).map_err(|()| refused("arrays and objects are not indexed"))
                 };
-                let ends = covering(of(from)?, of(to)?);
+                let ends = covering(of(from)?, of(to)?, room);
                 ends.iter().map(|tokens| joined(&first, tokens)).collect()
             }
-        };
-        Ok(ends.iter().map(|values| shelf.entries(index.name(), values)).collect())
+        })
     }
 
-    /// Whether a document is meant.
-    pub(crate) fn matches(&self, index: &Index, document: &Value) -> bool {
+    fn matches(&self, index: &Index, document: &Value) -> bool {
         let any = |field: usize, passes: &dyn Fn(&Value) -> bool| {
             index.values(field, document).iter().any(passes)
         };
@@ -180,8 +213,9 @@ fn whole_and_float(whole: i128, float: f64) -> Ordering {
         .then_with(|| 0.0.partial_cmp(&float.fract()).unwrap_or(Ordering::Equal))
 }
 
-/// Beginnings of tokens that cover a range, both ends included.
-fn covering(from: Option<Scalar<'_>>, to: Option<Scalar<'_>>) -> Vec<String> {
+/// Beginnings of tokens that cover a range, both ends included. There are as many as there is room for, or as
+/// those that cover it most coarsely, which are fewer than twenty.
+fn covering(from: Option<Scalar<'_>>, to: Option<Scalar<'_>>, room: usize) -> Vec<String> {
     let Some(kind) = from.or(to).map(Scalar::kind) else { return Vec::new() };
     if to.is_some_and(|to| to.kind() != kind) || kind == Scalar::Null.kind() {
         return Vec::new();
@@ -192,7 +226,7 @@ fn covering(from: Option<Scalar<'_>>, to: Option<Scalar<'_>>) -> Vec<String> {
         digits
     };
     let (from, to) = (from.map(fine), to.map(fine));
-    let beginnings = beginnings(kind, from.as_deref(), to.as_deref());
+    let beginnings = beginnings(kind, from.as_deref(), to.as_deref(), room);
     beginnings.iter().map(|digits| encode::prefix(kind, digits)).collect()
 }
 
@@ -232,7 +266,7 @@ impl Edge<'_> {
     }
 }
 
-fn beginnings(kind: char, from: Option<&[u8]>, to: Option<&[u8]>) -> Vec<String> {
+fn beginnings(kind: char, from: Option<&[u8]>, to: Option<&[u8]>, room: usize) -> Vec<String> {
     let shared = match (from, to) {
         (Some(from), Some(to)) if from > to => return Vec::new(),
         (Some(from), Some(to)) if from == to => {
@@ -252,7 +286,7 @@ fn beginnings(kind: char, from: Option<&[u8]>, to: Option<&[u8]>) -> Vec<String>
     let lower = from.map(|digits| Edge { digits, depth: shared + 1, lower: true });
     let upper = to.map(|digits| Edge { digits, depth: shared + 1, lower: false });
     let mut edges: Vec<Edge<'_>> = lower.into_iter().chain(upper).collect();
-    let mut budget = MAX_PATTERNS - edges.len() - found.len();
+    let mut budget = room.saturating_sub(edges.len() + found.len());
     // The coarser end is made finer first; an end that is exact, or for which there is no room, is done.
     let mut open: Vec<usize> = (0..edges.len()).collect();
     while let Some(at) = open.iter().copied().min_by_key(|at| edges[*at].depth) {

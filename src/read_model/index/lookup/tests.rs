@@ -75,6 +75,27 @@ proptest! {
         prop_assert!(found(&lookup, &index, &document) == 1 || !lookup.matches(&index, &document));
     }
 
+    /// As a query asks for a list of values and a range.
+    #[test]
+    fn what_is_asked_at_once_is_what_is_asked_one_by_one(
+        x in value(), y in value(), asked in prop::collection::vec(value(), 0..17), from in bound(), to in bound(), time: bool,
+    ) {
+        let spec = IndexSpec::on(["x", "y"]);
+        let index = index(if time { spec.time("y") } else { spec });
+        let one = |value: Value| IndexLookup::equal([value]).within((from.clone(), to.clone()));
+        let lookups: Vec<_> = asked.into_iter().map(one).collect();
+        let (all, document) = (IndexLookup::any_of(&lookups), json!({ "x": x, "y": y }));
+        let meant = lookups.iter().any(|lookup| lookup.matches(&index, &document));
+        prop_assert_eq!(all.matches(&index, &document), meant);
+        let keys = entries(std::slice::from_ref(&index), &shelf(), &id(), &document).unwrap();
+        let patterns = all.patterns(&index, &shelf()).unwrap();
+        prop_assert!(patterns.len() <= 16 * 20, "{} patterns", patterns.len());
+        let found = patterns.iter().filter(|one| keys.iter().any(|key| one.matches(key.as_str())));
+        let found = found.count();
+        prop_assert!(found <= 1, "patterns overlap");
+        prop_assert!(found == 1 || !meant);
+    }
+
     #[test]
     fn fields_are_told_apart(a in value(), b in value(), c in value(), d in value(), from in bound()) {
         let index = index(IndexSpec::on(["x", "y"]));
