@@ -21,7 +21,7 @@ use crate::subject::EventPattern;
 /// A document that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryResult {
-    /// Where it lies: `<type>.<id>` of a model, the subject of an event.
+    /// Where it lies: `<type>.<id>` of a model, its id escaped as in its key; the subject of an event.
     pub key: String,
     /// The document, or those fields of it that were asked for.
     pub document: Value,
@@ -259,7 +259,7 @@ impl QueryOptimizer {
             run.read += 1;
             let id = stored.metadata.id;
             if ids.matches(id.as_str()) {
-                let key = format!("{}.{id}", pattern.model_type());
+                let key = format!("{}.{}", pattern.model_type(), id.as_str());
                 selection.push(id.as_str(), stored.model, (key, stored.metadata.revision));
             }
         }

@@ -65,8 +65,8 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
         while let Some(stored) = found.try_next().await? {
             // What the selection gives back may be a part of the model.
             let whole = (!options.fields.is_empty()).then(|| stored.model.clone());
-            let id = stored.metadata.id.to_string();
-            selection.push(&id, stored.model, (stored.metadata, whole));
+            let id = stored.metadata.id.clone();
+            selection.push(id.as_str(), stored.model, (stored.metadata, whole));
         }
         let Page { items, next, total } = selection.finish();
         let typed = items.into_iter().map(|found| {

@@ -148,7 +148,7 @@ impl<T: DeserializeOwned> Models<T> {
         metadata: &ReadModelMetadata,
     ) -> Result<T, ReadModelError> {
         let place = || {
-            let key = format!("{}.{}", self.model, metadata.id);
+            let key = format!("{}.{}", self.model, metadata.id.as_str());
             Place { key, revision: metadata.revision }
         };
         let shape = |error: serde_json::Error| place().shape(error.to_string());

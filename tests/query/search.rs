@@ -1,8 +1,9 @@
 //! Models asked as their type.
 
-use cim_persistence::query::QueryError;
+use cim_persistence::query::{QueryError, QueryOptimizer};
 use cim_persistence::read_model::{ReadModelError, ReadModelStore};
 use cim_persistence::specification::{SearchOptions, Specification, SpecificationError, field};
+use cim_persistence::subject::AggregateId;
 use futures::TryStreamExt;
 use serde_json::json;
 
@@ -50,6 +51,50 @@ async fn the_first_the_number_and_the_stream_are_of_the_same_models() {
         assert_eq!(delays, [80, 90, 100, 110]);
         let one = boards.count(Some("board.JFK.UA.2"), &late).await.unwrap();
         assert_eq!((one, boards.count(Some("board.JFK.XX.1"), &late).await.unwrap()), (1, 0));
+    }
+}
+
+/// `a.b` as one token and as two are different ids, and lie under different keys.
+#[tokio::test]
+async fn ids_are_told_apart_by_their_keys() {
+    let context = in_memory();
+    let users = ReadModelStore::new(&context).untyped("user").unwrap();
+    let ids = [
+        AggregateId::new("a.b").unwrap(),
+        AggregateId::from_tokens(["a", "b"]).unwrap(),
+        AggregateId::new("kim@home").unwrap(),
+    ];
+    for id in &ids {
+        users.save_document(id, &json!({"age": 7}), Default::default()).await.unwrap();
+    }
+    let keys = ["user.a.b", "user.a=2Eb", "user.kim=40home"];
+    let text = "subject:user.> AND age = 7";
+    let optimizer = QueryOptimizer::new(&context);
+    let found = crate::domain::found(&optimizer, text, None).await;
+    assert_eq!(crate::domain::keys(&found), keys);
+    let (specification, options) = (field("age").eq(7), SearchOptions::default().limit(1));
+    let (mut next, mut paged) = (options.clone(), Vec::new());
+    loop {
+        let page = users.search(None, &specification, &next).await.unwrap();
+        paged.extend(page.items.iter().map(|one| format!("user.{}", one.metadata.id.as_str())));
+        let Some(cursor) = page.next else { break };
+        next = options.clone().cursor(cursor);
+    }
+    assert_eq!(paged, keys);
+}
+
+#[tokio::test]
+async fn what_does_not_decode_is_named_by_its_key() {
+    let context = in_memory();
+    let store = ReadModelStore::new(&context);
+    let id = AggregateId::new("kim@home").unwrap();
+    let documents = store.untyped("board").unwrap();
+    documents.save_document(&id, &json!({"delay": 7}), Default::default()).await.unwrap();
+    let options = SearchOptions::default();
+    let refused = store.of::<Board>().search(None, &field("delay").eq(7), &options).await;
+    match refused.unwrap_err() {
+        QueryError::Model(ReadModelError::Shape { key, .. }) => assert_eq!(key, "board.kim=40home"),
+        other => panic!("{other:?}"),
     }
 }
 
