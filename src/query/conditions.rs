@@ -63,6 +63,13 @@ impl Conditions {
 }
 
 impl Demand {
+    /// Whether all it names are values that an index holds: no lists and no objects.
+    pub(super) fn is_indexed(&self) -> bool {
+        let bounds = [&self.low, &self.high].into_iter().filter_map(value_of);
+        let mut values = self.one_of.iter().flatten().chain(bounds);
+        !values.any(|value| value.is_array() || value.is_object())
+    }
+
     fn compare(&mut self, is: Comparison, value: &Value) {
         let value = value.clone();
         match is {

@@ -61,7 +61,7 @@ pub(super) async fn look_up(
 fn fit(spec: &IndexSpec, conditions: &Conditions) -> Option<Vec<IndexLookup>> {
     let (mut equal, mut range) = (vec![Vec::new()], None);
     for path in spec.fields() {
-        let Some(demand) = conditions.on(path) else { break };
+        let Some(demand) = conditions.on(path).filter(|demand| demand.is_indexed()) else { break };
         match &demand.one_of {
             Some(values) if values.len() * equal.len() <= MOST_LOOKUPS => {
                 equal = each_with(&equal, values);
@@ -128,6 +128,22 @@ mod tests {
         let at = IndexSpec::on([""; 0]).time("at");
         assert_eq!(lookups(&at, &day), None);
         assert_eq!(lookups(&at, &field("at").eq(text)).unwrap(), [IndexLookup::equal([text])]);
+    }
+
+    #[test]
+    fn what_no_index_holds_is_not_asked() {
+        let (list, object) = (json!(["a"]), json!({"b": 1}));
+        for specification in [
+            field("a").eq(list.clone()),
+            field("a").eq(object),
+            field("a").is_in([json!(1), list.clone()]),
+            field("a").gt(list.clone()),
+            field("a").le(list.clone()),
+        ] {
+            assert_eq!(lookups(&on(["a"]), &specification), None, "{specification}");
+            let after = field("b").eq(1).and(specification);
+            assert_eq!(lookups(&on(["b", "a"]), &after).unwrap(), [IndexLookup::equal([1])]);
+        }
     }
 
     #[test]

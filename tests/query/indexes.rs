@@ -14,6 +14,8 @@ use cim_persistence::{Context, NatsRepositoryConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::domain::found;
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Aircraft {
     tail: String,
@@ -83,4 +85,27 @@ async fn a_list_of_values_is_looked_up_as_of_one_moment() {
     let (found, measured) = optimizer.execute_plan(&plan).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((measured.strategy, measured.round_trips), (IndexStrategy::Composite, 2));
+}
+
+/// An index holds the elements of a list, and nothing of an object.
+#[tokio::test]
+async fn lists_and_objects_are_compared_where_no_index_can() {
+    let (context, fleet, _) = faulty().await;
+    let optimizer = QueryOptimizer::new(&context).knows::<Aircraft>();
+    let tags = || json!(["jet", "old"]);
+    for (specification, total) in [
+        (field("tags").eq(tags()), 2),
+        (field("tags").eq(json!(["jet"])), 0),
+        (field("at").eq(json!({"gate": 4})), 2),
+        (field("tags").is_in([json!(["jet"]), tags()]), 2),
+        (field("tags").gt(json!(["jet"])), 2),
+        (field("tags").between(json!(["a"]), json!(["b"])), 0),
+        (field("carrier").eq("B6").and(field("tags").eq(tags())), 1),
+    ] {
+        let options = SearchOptions::default();
+        let page = fleet.search(None, &specification, &options).await.unwrap();
+        assert_eq!(page.total, total, "{specification}");
+        let text = format!("subject:aircraft.> AND {specification}");
+        assert_eq!(found(&optimizer, &text, None).await.len(), total, "{specification}");
+    }
 }
