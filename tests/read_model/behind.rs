@@ -1,12 +1,13 @@
-//! Replicas that are behind, at moments that a test chooses.
+//! Replicas that are behind, and writers that come between, at moments that a test chooses.
 
 use std::sync::Arc;
 
 use cim_persistence::read_model::{
-    ExpectedRevision, ReadModel, ReadModelError, ReadModelStore, SaveModel,
+    ExpectedRevision, ReadModel, ReadModelError, ReadModelStore, SaveModel, ViewDefinition,
 };
+use cim_persistence::specification::{SearchOptions, field};
 use cim_persistence::state::MemoryKeyValue;
-use cim_persistence::testing::faults::{Fault, Faults};
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
 
 use crate::domain::{Board, board};
 
@@ -60,4 +61,42 @@ async fn a_conflict_names_the_newest_revision() {
     faults.plan(ONE_BEHIND);
     let late = boards.save(&model, expecting(ExpectedRevision::Exact(first))).await.unwrap_err();
     assert!(matches!(late, ReadModelError::Conflict { actual, .. } if actual == last), "{late}");
+}
+
+fn is_write_of(prefix: &str) -> impl Fn(&Call<'_>) -> bool + Send + Sync + 'static {
+    let prefix = format!("$KV.readmodels.{prefix}");
+    move |call| call.kind == CallKind::Write && call.subjects.iter().any(|s| s.starts_with(&prefix))
+}
+
+fn late(minutes: i64) -> ViewDefinition {
+    let options = SearchOptions::default().limit(10);
+    ViewDefinition::new("board.>", field("delay").gt(minutes), options)
+}
+
+/// Two instances that start together make the same view.
+#[tokio::test]
+async fn a_view_that_another_one_makes_meanwhile_is_the_same_view() {
+    let (store, faults) = faulty();
+    let gate = Gate::new();
+    faults.plan_when(is_write_of("=view.late"), Fault::PauseBefore(gate.clone()));
+    let slow = store.create_view("late", late(30));
+    let fast = async {
+        gate.reached().await;
+        store.create_view("late", late(30)).await.unwrap();
+        gate.open();
+    };
+    let (slow, ()) = tokio::join!(slow, fast);
+    slow.unwrap();
+
+    let gate = Gate::new();
+    faults.plan_when(is_write_of("=view.other"), Fault::PauseBefore(gate.clone()));
+    let slow = store.create_view("other", late(30));
+    let fast = async {
+        gate.reached().await;
+        store.create_view("other", late(60)).await.unwrap();
+        gate.open();
+    };
+    let (slow, ()) = tokio::join!(slow, fast);
+    assert!(matches!(slow, Err(ReadModelError::ViewExists { .. })), "{slow:?}");
+    assert_eq!(store.get_view("other").await.unwrap().unwrap().definition, late(60));
 }

@@ -6,10 +6,12 @@
 mod keeper;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::{ModelPattern, Models, ReadModelError, ReadModelStore};
 use crate::backend::{BackendError, Count, ReadFrom, Start};
@@ -125,6 +127,10 @@ struct Record {
 
 const FORMAT: u32 = 1;
 
+/// How often making a view is tried because another one makes or drops it meanwhile, and how long is waited.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
+
 impl ReadModelStore {
     /// Stores a query under a name. A running [`ViewKeeper`] computes its result. Two round trips.
     ///
@@ -141,21 +147,24 @@ impl ReadModelStore {
         let key = key_of(name)?;
         let _used_by_the_keeper = checked(name, &definition)?;
         let bucket = &self.reader.bucket;
-        let slot = bucket.get(&key, ReadFrom::Leader).await?;
-        let exists = || ReadModelError::ViewExists { name: name.to_owned() };
-        if let Some(value) = &slot.value {
-            return match record_of(&key, value)?.definition == definition {
-                true => Ok(()),
-                false => Err(exists()),
-            };
-        }
         let record = Record { format: FORMAT, definition, result: None, failure: None };
-        let write = write_of(&key, &record, slot.revision);
-        match bucket.write(NonEmpty::one(write)).await {
-            Ok(_) => Ok(()),
-            Err(BackendError::Conflict { .. }) => Err(exists()),
-            Err(error) => Err(error.into()),
+        for _ in 0..ATTEMPTS {
+            let slot = bucket.get(&key, ReadFrom::Leader).await?;
+            if let Some(value) = &slot.value {
+                return match record_of(&key, value)?.definition == record.definition {
+                    true => Ok(()),
+                    false => Err(ReadModelError::ViewExists { name: name.to_owned() }),
+                };
+            }
+            match bucket.write(NonEmpty::one(write_of(&key, &record, slot.revision))).await {
+                Ok(_) => return Ok(()),
+                // Another one was first, perhaps with the same definition.
+                Err(BackendError::Conflict { .. }) => sleep(PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
         }
+        let detail = format!("view {name} is made and dropped all the time");
+        Err(BackendError::Conflict { detail }.into())
     }
 
     /// A view with its result and how current that is; `None` when there is none of this name.
