@@ -69,7 +69,7 @@ impl fmt::Display for TimeRange {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryHint {
-    /// The way to take. A way that does not lead there is refused, never replaced.
+    /// The way to take. A way that does not lead there is refused when the query is planned, not replaced.
     pub strategy: Option<IndexStrategy>,
     /// How many documents the pattern means, where the caller knows. Planning takes no round trip then.
     pub expected_size: Option<u64>,

@@ -8,10 +8,11 @@ use futures::TryStreamExt;
 use serde_json::Value;
 
 use super::cache::Results;
+use super::models::ModelsRead;
 use super::performance::Uses;
 use super::{
-    PatternUse, Query, QueryError, QueryHint, QueryPerformance, QueryPlan, Source, events, models,
-    planner,
+    IndexStrategy, PatternUse, Query, QueryError, QueryHint, QueryPerformance, QueryPlan, Source,
+    events, models, planner,
 };
 use crate::read_model::{IndexSpec, ModelPattern, Models, ReadModel, ReadModelStore};
 use crate::specification::{Page, Selection, fields_of};
@@ -168,6 +169,9 @@ impl QueryOptimizer {
 
     /// Runs a plan: what was found, in order, and what it cost.
     ///
+    /// Where the index of the plan is not complete, because it was dropped since or a replica that is behind answers, the
+    /// pattern is asked instead; [`QueryPerformance::strategy`] tells.
+    ///
     /// With the hint `use_cache`, one round trip asks whether anything was written since the same query was asked; if not, its
     /// result is given again, for ten seconds at most.
     ///
@@ -196,8 +200,8 @@ impl QueryOptimizer {
             round_trips += 1;
             let (identity, revision) = (plan.identity(), self.revision(&plan.query.source).await?);
             if let Some(page) = self.results.get(&identity, revision) {
-                let measured =
-                    measured(plan, &page, Run { read: 0, round_trips, cached: true }, began);
+                let run = Run { strategy: plan.strategy(), read: 0, round_trips, cached: true };
+                let measured = measured(&page, run, began);
                 self.update_stats(plan, &measured);
                 return Ok((page, measured));
             }
@@ -211,7 +215,7 @@ impl QueryOptimizer {
         if let Some((identity, revision)) = kept {
             self.results.keep(identity, revision, &page);
         }
-        let measured = measured(plan, &page, run, began);
+        let measured = measured(&page, run, began);
         self.update_stats(plan, &measured);
         Ok((page, measured))
     }
@@ -254,7 +258,8 @@ impl QueryOptimizer {
         let mut selection = selection(plan)?;
         let mut found = models::read(&self.models(pattern)?, pattern, &plan.access).await?;
         let ids = models::ids(pattern)?;
-        let mut run = Run { read: 0, round_trips: found.round_trips, cached: false };
+        let ModelsRead { strategy, round_trips, .. } = found;
+        let mut run = Run { strategy, read: 0, round_trips, cached: false };
         while let Some(stored) = found.models.try_next().await? {
             run.read += 1;
             let id = stored.metadata.id;
@@ -273,7 +278,8 @@ impl QueryOptimizer {
     ) -> Result<(Page<QueryResult>, Run), QueryError> {
         let mut selection = selection(plan)?;
         let mut found = events::read(&self.context, pattern, &plan.access, plan.range);
-        let mut run = Run { read: 0, round_trips: 1, cached: false };
+        let strategy = plan.strategy();
+        let mut run = Run { strategy, read: 0, round_trips: 1, cached: false };
         while let Some(message) = found.try_next().await? {
             run.read += 1;
             if events::is_meant(&message, pattern, plan.range) {
@@ -311,6 +317,7 @@ impl QueryOptimizer {
 
 /// What a run counts.
 struct Run {
+    strategy: IndexStrategy,
     read: u64,
     round_trips: u64,
     cached: bool,
@@ -330,14 +337,9 @@ fn results(selection: Selection<About>) -> Page<QueryResult> {
     })
 }
 
-fn measured(
-    plan: &QueryPlan,
-    page: &Page<QueryResult>,
-    run: Run,
-    began: Instant,
-) -> QueryPerformance {
+fn measured(page: &Page<QueryResult>, run: Run, began: Instant) -> QueryPerformance {
     QueryPerformance {
-        strategy: plan.strategy(),
+        strategy: run.strategy,
         read: run.read,
         matched: page.total as u64,
         returned: page.items.len() as u64,

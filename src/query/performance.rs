@@ -14,7 +14,7 @@ const MOST_PATTERNS: usize = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueryPerformance {
-    /// The way that was taken.
+    /// The way that was taken; another one than the plan's where its index was not complete any more.
     pub strategy: IndexStrategy,
     /// How many documents were read; 0 when the result had been kept.
     pub read: u64,

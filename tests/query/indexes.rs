@@ -109,3 +109,24 @@ async fn lists_and_objects_are_compared_where_no_index_can() {
         assert_eq!(found(&optimizer, &text, None).await.len(), total, "{specification}");
     }
 }
+
+/// One replica said that the index is complete, and the one that is asked has not heard of it.
+#[tokio::test]
+async fn a_replica_that_does_not_know_the_index_is_asked_without_it() {
+    let (context, fleet, faults) = faulty().await;
+    fleet.drop_index(&IndexSpec::on(["carrier"])).await.unwrap();
+    fleet.build_index(&IndexSpec::on(["carrier"])).await.unwrap();
+    let jet_blue = field("carrier").eq("B6");
+    faults.plan_when(looks_up, Fault::StaleRead(1));
+    let page = fleet.search(None, &jet_blue, &SearchOptions::default()).await.unwrap();
+    assert_eq!((page.total, faults.planned()), (1, 0));
+    let optimizer = QueryOptimizer::new(&context).knows::<Aircraft>();
+    let text = "subject:aircraft.> AND carrier = 'B6'";
+    let plan = optimizer.create_plan(text, QueryHint::default()).await.unwrap();
+    assert_eq!(plan.strategy(), IndexStrategy::Composite);
+    faults.plan_when(looks_up, Fault::StaleRead(1));
+    let (found, measured) = optimizer.execute_plan(&plan).await.unwrap();
+    assert_eq!((found.len(), faults.planned()), (1, 0));
+    assert_eq!(measured.strategy, IndexStrategy::SubjectPattern);
+    assert_eq!((measured.read, measured.round_trips), (2, 2));
+}
