@@ -153,7 +153,11 @@ impl QueryOptimizer {
                 (found, ModelPattern::all(pattern.model_type()).to_string())
             }
         };
-        let ((access, estimate), others) = planner::choose(candidates, &query, &hint)?;
+        let declared = match &query.source {
+            Source::Models(pattern) => self.get_index(pattern.model_type()),
+            Source::Events(_) => &[],
+        };
+        let ((access, estimate), others) = planner::choose(candidates, &query, &hint, declared)?;
         let (range, use_cache) = (hint.time_range, hint.use_cache);
         Ok(QueryPlan {
             query,

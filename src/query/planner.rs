@@ -10,7 +10,7 @@ use super::{IndexStrategy, Query, QueryError, QueryHint, Source, TimeRange, inde
 use crate::backend::Count;
 use crate::clock::Timestamp;
 use crate::event::NonEmpty;
-use crate::read_model::{ModelPattern, Models};
+use crate::read_model::{IndexSpec, ModelPattern, Models};
 use crate::specification::Specification;
 use crate::store::Context;
 use crate::subject::{EventPattern, Pattern};
@@ -98,25 +98,27 @@ async fn usable_indexes(
 }
 
 /// Whether there is an index that could help.
-pub(super) fn has_choice(found: &Models<serde_json::Value>, specification: &Specification) -> bool {
-    let conditions = Conditions::of(specification);
-    !indexes::index_candidates(found.indexes(), &conditions).is_empty()
+pub(super) fn could_help(declared: &[IndexSpec], specification: &Specification) -> bool {
+    !indexes::index_candidates(declared, &Conditions::of(specification)).is_empty()
 }
 
-/// The cheapest way, or the one that the hint asks for; and the others.
+/// The cheapest way, or the one that the hint asks for; and the others. `declared` are the indexes that are known.
 pub(super) fn choose(
     mut candidates: Vec<Candidate>,
     query: &Query,
     hint: &QueryHint,
+    declared: &[IndexSpec],
 ) -> Result<(Candidate, Vec<(IndexStrategy, Estimate)>), QueryError> {
     // Of ways that cost the same, the first is kept: it is the one that leaves most to the server.
     candidates.sort_by_key(|(_, estimate)| estimate.time);
     let place = match hint.strategy {
         None => 0,
         Some(strategy) => {
-            candidates.iter().position(|(access, _)| access.strategy() == strategy).ok_or(
-                QueryError::StrategyNotPossible { strategy, reason: why_not(strategy, query) },
-            )?
+            let place = candidates.iter().position(|(access, _)| access.strategy() == strategy);
+            place.ok_or_else(|| {
+                let reason = why_not(strategy, query, declared);
+                QueryError::StrategyNotPossible { strategy, reason }
+            })?
         }
     };
     let chosen = candidates.remove(place);
@@ -135,7 +137,7 @@ pub(super) fn check(query: &Query, hint: &QueryHint) -> Result<(), QueryError> {
     }
 }
 
-fn why_not(strategy: IndexStrategy, query: &Query) -> &'static str {
+fn why_not(strategy: IndexStrategy, query: &Query, declared: &[IndexSpec]) -> &'static str {
     let events = matches!(query.source, Source::Events(_));
     match strategy {
         IndexStrategy::KeyValue if events => "events are not stored under keys of their own",
@@ -143,9 +145,13 @@ fn why_not(strategy: IndexStrategy, query: &Query) -> &'static str {
         IndexStrategy::TimeSeries if events => "it needs a time range",
         IndexStrategy::TimeSeries => "models have no history; ask for events",
         IndexStrategy::Composite if events => "events have no indexes",
-        IndexStrategy::Composite => {
+        IndexStrategy::Composite if declared.is_empty() => {
+            "no indexes of the models are known; declare them in the type, and let the optimizer know it"
+        }
+        IndexStrategy::Composite if !could_help(declared, &query.specification) => {
             "no index of the models has a first field that the query compares with a value"
         }
+        IndexStrategy::Composite => "the index that could help is not complete; build it first",
         IndexStrategy::SubjectPattern | IndexStrategy::FullScan => "there is nothing to read",
     }
 }

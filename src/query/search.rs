@@ -186,7 +186,7 @@ impl Search {
             return Ok(Access::Key(id));
         }
         let (specification, hint) = (self.specification.specification(), QueryHint::default());
-        if !planner::has_choice(&self.models, specification) {
+        if !planner::could_help(self.models.indexes(), specification) {
             return Ok(Access::Pattern);
         }
         let candidates =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cim_persistence::event_log::MemoryLog;
 use cim_persistence::query::{IndexStrategy, QueryHint, QueryOptimizer};
 use cim_persistence::read_model::{IndexSpec, Models, ReadModel, ReadModelStore};
-use cim_persistence::specification::{SearchOptions, field};
+use cim_persistence::specification::{SearchOptions, Specification, field};
 use cim_persistence::state::MemoryKeyValue;
 use cim_persistence::store::Ports;
 use cim_persistence::subject::{AggregateId, InvalidToken};
@@ -129,4 +129,33 @@ async fn a_replica_that_does_not_know_the_index_is_asked_without_it() {
     assert_eq!((found.len(), faults.planned()), (1, 0));
     assert_eq!(measured.strategy, IndexStrategy::SubjectPattern);
     assert_eq!((measured.read, measured.round_trips), (2, 2));
+}
+
+#[tokio::test]
+async fn why_no_index_helps_is_said() {
+    let (context, fleet, _) = faulty().await;
+    let known = QueryOptimizer::new(&context).knows::<Aircraft>();
+    let hint = QueryHint { strategy: Some(IndexStrategy::Composite), ..QueryHint::default() };
+    let refused = async |optimizer: &QueryOptimizer, specification: &Specification| {
+        let text = format!("subject:aircraft.> AND {specification}");
+        optimizer.create_plan(&text, hint.clone()).await.unwrap_err().to_string()
+    };
+    let (carrier, seats) = (field("carrier").eq("B6"), field("seats").eq(100));
+    fleet.drop_index(&IndexSpec::on(["carrier"])).await.unwrap();
+    for (optimizer, specification, reason) in [
+        (
+            &QueryOptimizer::new(&context),
+            &carrier,
+            "no indexes of the models are known; declare them in the type, and let the optimizer know it",
+        ),
+        (
+            &known,
+            &seats,
+            "no index of the models has a first field that the query compares with a value",
+        ),
+        (&known, &carrier, "the index that could help is not complete; build it first"),
+    ] {
+        let wanted = format!("strategy Composite is not possible here: {reason}");
+        assert_eq!(refused(optimizer, specification).await, wanted);
+    }
 }

@@ -45,7 +45,7 @@ async fn hints_that_cannot_be_followed() {
         (
             models,
             IndexStrategy::Composite,
-            "no index of the models has a first field that the query compares with a value",
+            "no indexes of the models are known; declare them in the type, and let the optimizer know it",
         ),
         (events, IndexStrategy::KeyValue, "events are not stored under keys of their own"),
         (events, IndexStrategy::TimeSeries, "it needs a time range"),
