@@ -1,7 +1,7 @@
 //! Asking the models of one type, as that type.
 
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -80,7 +80,8 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
     /// Memory is bounded; the first come before the last are read. Dropping the stream ends the read.
     ///
     /// # Errors
-    /// As [`search`](Self::search); those that reading meets come as the last item of the stream.
+    /// As [`search`](Self::search); the first that reading meets comes as the last item of the stream, after all that was found
+    /// before.
     pub async fn search_stream(
         &self,
         pattern: Option<&str>,
@@ -94,13 +95,13 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
             let typed = matching.then(|| models.typed(stored.model, stored.metadata)).transpose();
             std::future::ready(typed)
         });
-        let batches = found.ready_chunks(batch.max(1)).flat_map(|batch| {
+        let batches = until_error(found.boxed()).ready_chunks(batch.max(1)).flat_map(|batch| {
             let mut models = Vec::with_capacity(batch.len());
             let mut error = None;
             for found in batch {
                 match found {
                     Ok(found) => models.push(found),
-                    Err(met) => error = error.or(Some(Err(met))),
+                    Err(met) => error = Some(Err(met)),
                 }
             }
             let models = (!models.is_empty()).then_some(Ok(models));
@@ -140,6 +141,18 @@ impl<T: DeserializeOwned + Send + 'static> Models<T> {
         let model = self.model_of(&document, &metadata)?;
         Ok(Stored { model, metadata })
     }
+}
+
+/// The same up to the first error, which ends it.
+fn until_error<T>(
+    found: BoxStream<'static, Result<T, QueryError>>,
+) -> impl Stream<Item = Result<T, QueryError>> {
+    futures::stream::unfold(Some(found), |found| async move {
+        let mut found = found?;
+        let next = found.next().await?;
+        let rest = next.is_ok().then_some(found);
+        Some((next, rest))
+    })
 }
 
 /// What is searched, checked.

@@ -4,7 +4,7 @@ use cim_persistence::query::{QueryError, QueryOptimizer};
 use cim_persistence::read_model::{ReadModelError, ReadModelStore};
 use cim_persistence::specification::{SearchOptions, Specification, SpecificationError, field};
 use cim_persistence::subject::AggregateId;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
 use crate::domain::{Board, board, fill, in_memory, places};
@@ -51,6 +51,29 @@ async fn the_first_the_number_and_the_stream_are_of_the_same_models() {
         assert_eq!(delays, [80, 90, 100, 110]);
         let one = boards.count(Some("board.JFK.UA.2"), &late).await.unwrap();
         assert_eq!((one, boards.count(Some("board.JFK.XX.1"), &late).await.unwrap()), (1, 0));
+    }
+}
+
+/// The error is the last item, and what was read before it comes before it.
+#[tokio::test]
+async fn a_stream_ends_with_the_model_that_does_not_decode() {
+    let context = in_memory();
+    let store = ReadModelStore::new(&context);
+    let documents = store.untyped("board").unwrap();
+    store.save(&board("JFK", "AA", 1, 0)).await.unwrap();
+    let broken = AggregateId::new("broken").unwrap();
+    let document = json!({"carrier": "ZZ", "delay": 0});
+    documents.save_document(&broken, &document, Default::default()).await.unwrap();
+    store.save(&board("JFK", "AA", 2, 0)).await.unwrap();
+    let boards = store.of::<Board>();
+    for batch in [1, 10] {
+        let batches = boards.search_stream(None, &field("delay").eq(0), batch).await.unwrap();
+        let batches: Vec<_> = batches.collect().await;
+        assert_eq!(batches.len(), 2, "{batches:?}");
+        let first: Vec<_> =
+            batches[0].as_ref().unwrap().iter().map(|one| one.model.flight).collect();
+        assert_eq!(first, [1]);
+        assert!(matches!(&batches[1], Err(QueryError::Model(ReadModelError::Shape { .. }))));
     }
 }
 
