@@ -1,9 +1,11 @@
 //! Indexes for models that are there already: building, verifying, dropping.
 //!
 //! Whoever writes models keeps the entries of the indexes it knows of. So building an index fills in what was written
-//! before that, each entry on the condition that its model has not changed since it was read.
+//! before that, each entry on the condition that its model has not changed since it was read. A writer may have looked
+//! which indexes there are before this one was announced, and write after its model was filled in; so what changed since
+//! the announcement is filled in once more.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -15,9 +17,9 @@ use super::index::{self, Index};
 use super::layout::{self, IndexState, Shelf};
 use super::resolve::Keeper;
 use super::{IndexSpec, ModelPattern, Models, ReadModelError};
-use crate::backend::{BackendError, Matching, ReadFrom, Start};
+use crate::backend::{BackendError, Matching, Position, ReadFrom, Start};
 use crate::event::NonEmpty;
-use crate::state::{Change, Entry, Expected, Key, KeyWrite, Watched};
+use crate::state::{Change, Entry, Expected, Key, KeyWrite, Slot, Watched};
 use crate::subject::Pattern;
 
 /// How many keys one batch writes.
@@ -53,6 +55,10 @@ impl<T: DeserializeOwned> Models<T> {
     /// a projection must know of it by [`ReadModel::indexes`](super::ReadModel::indexes) in the code that runs. Begun again
     /// after it was interrupted it does no harm. Holds the keys of all models in memory.
     ///
+    /// One save can be missed: by a handle whose type does not declare the index, read before the index was announced or from
+    /// a replica that had not heard of it, and stored after the models that changed since were filled in. Where old code may
+    /// run so late, as in a deployment, [`verify_index`](Self::verify_index) tells, and building again mends it.
+    ///
     /// # Errors
     /// [`ReadModelError::InvalidIndex`], also for one that the projection that keeps the models does not know of;
     /// [`ReadModelError::TooManyEntries`], [`ReadModelError::NotBuilt`], [`ReadModelError::Backend`].
@@ -66,13 +72,16 @@ impl<T: DeserializeOwned> Models<T> {
         }
         let generation = self.reader.generation(self.model_type()).await?;
         let shelf = Shelf::new(self.model_type(), generation);
-        self.say(&shelf, &index, IndexState::Building).await?;
+        let announced = self.say(&shelf, &index, IndexState::Building).await?;
         let mut written = 0;
         // Not a watch: it would pass over a model that changes before its turn, and whoever changes it writes only those
         // entries that the model did not have before.
         let pattern = ModelPattern::all(self.model_type()).keys(generation)?;
         let keys = self.reader.bucket.keys(pattern.as_str()).await?;
         for keys in keys.chunks(MODELS) {
+            written += self.fill_in_all(&index, &shelf, keys).await?;
+        }
+        for keys in self.changed_since(generation, announced).await?.chunks(MODELS) {
             written += self.fill_in_all(&index, &shelf, keys).await?;
         }
         self.say(&shelf, &index, IndexState::Ready).await?;
@@ -87,10 +96,12 @@ impl<T: DeserializeOwned> Models<T> {
         let index = Index::new(spec)?;
         let generation = self.reader.generation(self.model_type()).await?;
         let shelf = Shelf::new(self.model_type(), generation);
-        let mut wanted = HashMap::new();
+        let mut wanted = BTreeMap::new();
         let mut changes = self.models_of(generation)?;
         while let Some(Watched::Entry(entry)) = changes.try_next().await? {
-            wanted.insert(entry.key.clone(), self.entries_of(&index, &shelf, &entry)?);
+            let Entry { key, value, .. } = entry;
+            let entries = self.entries_of(&index, &shelf, &key, value.as_deref())?;
+            wanted.insert(key, entries);
         }
         let wanted: BTreeSet<Key> = wanted.into_values().flatten().collect();
         let there = self.sweep(vec![shelf.entries(index.name(), "")]).await?;
@@ -149,21 +160,37 @@ impl<T: DeserializeOwned> Models<T> {
         Ok(self.reader.bucket.watch(NonEmpty::one(keys), Start::Latest))
     }
 
+    /// The keys of the models that changed since a revision.
+    async fn changed_since(
+        &self,
+        generation: u64,
+        revision: u64,
+    ) -> Result<Vec<Key>, ReadModelError> {
+        let models = NonEmpty::one(ModelPattern::all(self.model_type()).keys(generation)?);
+        let since = Start::After(Position::new(revision));
+        let mut changes = self.reader.bucket.watch(models, since);
+        let mut changed = Vec::new();
+        while let Some(Watched::Entry(entry)) = changes.try_next().await? {
+            changed.push(entry.key);
+        }
+        Ok(changed)
+    }
+
     fn entries_of(
         &self,
         index: &Index,
         shelf: &Shelf,
-        entry: &Entry,
+        key: &Key,
+        value: Option<&[u8]>,
     ) -> Result<BTreeSet<Key>, ReadModelError> {
         // A document that is no JSON has no entries.
-        let document = entry.value.as_deref().and_then(|v| serde_json::from_slice::<Value>(v).ok());
+        let document = value.and_then(|value| serde_json::from_slice::<Value>(value).ok());
         let Some(document) = document else { return Ok(BTreeSet::new()) };
-        let id = layout::metadata(self.model_type(), entry)?.id;
-        index::entries(std::slice::from_ref(index), shelf, &id, &document)
+        index::entries(std::slice::from_ref(index), shelf, &layout::id_of(key)?, &document)
     }
 
     /// Writes the entries of some models, on the condition that they are as they were read. Two round trips, if nobody
-    /// changes them meanwhile.
+    /// changes them meanwhile and the replica that answers knows them all.
     async fn fill_in_all(
         &self,
         index: &Index,
@@ -172,13 +199,24 @@ impl<T: DeserializeOwned> Models<T> {
     ) -> Result<u64, ReadModelError> {
         let patterns: Result<Vec<_>, _> = keys.iter().map(|k| Pattern::parse(k.as_str())).collect();
         let Some(patterns) = NonEmpty::from_vec(patterns?) else { return Ok(0) };
-        // No more keys than one answer holds were named.
-        let Matching::All(entries) = self.reader.bucket.matching(&patterns).await? else {
-            return Ok(0);
+        let entries = match self.reader.bucket.matching(&patterns).await? {
+            Matching::All(entries) => entries,
+            // No more keys than one answer holds were named.
+            Matching::TooMany => Vec::new(),
         };
+        let mut slots: BTreeMap<&Key, Slot> = BTreeMap::new();
+        for Entry { key, revision, value, .. } in &entries {
+            slots.insert(key, Slot { revision: *revision, value: value.clone() });
+        }
+        for key in keys {
+            // The leader named it, and a replica that is behind does not know it.
+            if !slots.contains_key(key) {
+                slots.insert(key, self.reader.bucket.get(key, ReadFrom::Leader).await?);
+            }
+        }
         let mut batch = Vec::new();
-        for entry in &entries {
-            batch.extend(guarded(self.entries_of(index, shelf, entry)?, entry));
+        for (key, slot) in &slots {
+            batch.extend(self.entry_writes(index, shelf, key, slot)?);
         }
         let count = batch.len() as u64;
         if let Some(writes) = NonEmpty::from_vec(batch).filter(|_| count <= BATCH as u64) {
@@ -189,8 +227,8 @@ impl<T: DeserializeOwned> Models<T> {
             }
         }
         let mut written = 0;
-        for entry in entries {
-            written += self.fill_in(index, shelf, entry).await?;
+        for (key, slot) in slots {
+            written += self.fill_in(index, shelf, key, slot).await?;
         }
         Ok(written)
     }
@@ -200,33 +238,48 @@ impl<T: DeserializeOwned> Models<T> {
         &self,
         index: &Index,
         shelf: &Shelf,
-        mut entry: Entry,
+        key: &Key,
+        mut slot: Slot,
     ) -> Result<u64, ReadModelError> {
         loop {
-            let writes: Vec<_> = guarded(self.entries_of(index, shelf, &entry)?, &entry).collect();
+            let writes = self.entry_writes(index, shelf, key, &slot)?;
             let Some(writes) = NonEmpty::from_vec(writes) else { return Ok(0) };
             let count = writes.len().get() as u64;
             match self.reader.bucket.write(writes).await {
                 Ok(_) => return Ok(count),
                 Err(BackendError::Conflict { .. }) => {
                     sleep(PAUSE).await;
-                    let slot = self.reader.bucket.get(&entry.key, ReadFrom::Leader).await?;
-                    entry = Entry { revision: slot.revision, value: slot.value, ..entry };
+                    slot = self.reader.bucket.get(key, ReadFrom::Leader).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
+    /// The entries of one model, written if the model is as it was read.
+    fn entry_writes(
+        &self,
+        index: &Index,
+        shelf: &Shelf,
+        key: &Key,
+        slot: &Slot,
+    ) -> Result<Vec<KeyWrite>, ReadModelError> {
+        let guard = Expected::RevisionOf(key.clone(), slot.revision);
+        let guards = std::iter::once(guard).chain(std::iter::repeat(Expected::Anything));
+        let put = |(key, guard)| KeyWrite::new(key, Change::Put("null".into()), guard);
+        let entries = self.entries_of(index, shelf, key, slot.value.as_deref())?;
+        Ok(entries.into_iter().zip(guards).map(put).collect())
+    }
+
+    /// Says how far an index is, and returns the revision of that.
     async fn say(
         &self,
         shelf: &Shelf,
         index: &Index,
         state: IndexState,
-    ) -> Result<(), ReadModelError> {
+    ) -> Result<u64, ReadModelError> {
         let write = state.write(shelf.index_state(index.name()));
-        self.reader.bucket.write(NonEmpty::one(write)).await?;
-        Ok(())
+        Ok(self.reader.bucket.write(NonEmpty::one(write)).await?[0])
     }
 
     async fn delete_keys(&self, keys: Vec<Key>) -> Result<(), ReadModelError> {
@@ -236,12 +289,4 @@ impl<T: DeserializeOwned> Models<T> {
         }
         Ok(())
     }
-}
-
-/// The entries of one model, written if the model is as it was read.
-fn guarded(keys: BTreeSet<Key>, entry: &Entry) -> impl Iterator<Item = KeyWrite> {
-    let guard = Expected::RevisionOf(entry.key.clone(), entry.revision);
-    let guards = std::iter::once(guard).chain(std::iter::repeat(Expected::Anything));
-    let put = |(key, guard)| KeyWrite::new(key, Change::Put("null".into()), guard);
-    keys.into_iter().zip(guards).map(put)
 }

@@ -12,7 +12,7 @@ use crate::backend::Position;
 use crate::event::{Headers, SchemaVersion, names};
 use crate::evolution::{Evolution, Kind};
 use crate::state::{Change, Entry, Expected, InvalidKey, Key, KeyWrite};
-use crate::subject::{AggregateId, Pattern};
+use crate::subject::{AggregateId, InvalidToken, Pattern};
 
 /// The headers beside a model.
 const POSITION: &str = "Cim-Position";
@@ -187,14 +187,18 @@ pub(crate) fn newest(
     serde_json::to_vec(&value).map(Some).map_err(|error| error.to_string())
 }
 
-/// What is known of a model by its entry. The id is what follows the first token of the key.
+/// The id of the model under a key: what follows the first token.
+pub(crate) fn id_of(key: &Key) -> Result<AggregateId, InvalidToken> {
+    AggregateId::from_escaped(key.as_str().split_once('.').map_or("", |(_, id)| id))
+}
+
+/// What is known of a model by its entry.
 pub(crate) fn metadata(model: &str, entry: &Entry) -> Result<ReadModelMetadata, ReadModelError> {
-    let id = entry.key.as_str().split_once('.').map_or("", |(_, id)| id);
     let header = |name| entry.headers.get(name);
     let stated_version = schema_version(&entry.headers);
     Ok(ReadModelMetadata {
         model_type: model.to_owned(),
-        id: AggregateId::from_escaped(id)?,
+        id: id_of(&entry.key)?,
         // What another client wrote has no header, and the first shape.
         schema_version: stated_version.unwrap_or(1),
         stated_version,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cim_persistence::read_model::{
-    ExpectedRevision, ReadModel, ReadModelError, ReadModelStore, SaveModel, ViewDefinition,
+    ExpectedRevision, IndexCheck, IndexLookup, IndexSpec, ReadModel, ReadModelError,
+    ReadModelStore, SaveModel, ViewDefinition,
 };
 use cim_persistence::specification::{SearchOptions, field};
 use cim_persistence::state::MemoryKeyValue;
@@ -63,9 +64,68 @@ async fn a_conflict_names_the_newest_revision() {
     assert!(matches!(late, ReadModelError::Conflict { actual, .. } if actual == last), "{late}");
 }
 
+fn by_carrier() -> IndexSpec {
+    IndexSpec::on(["carrier"])
+}
+
 fn is_write_of(prefix: &str) -> impl Fn(&Call<'_>) -> bool + Send + Sync + 'static {
     let prefix = format!("$KV.readmodels.{prefix}");
     move |call| call.kind == CallKind::Write && call.subjects.iter().any(|s| s.starts_with(&prefix))
+}
+
+/// The keys are listed by the leader and read from any replica.
+#[tokio::test]
+async fn an_index_has_the_models_that_a_replica_has_not_seen_yet() {
+    let (store, faults) = faulty();
+    let (boards, plain) = (store.of::<Board>(), store.untyped("board").unwrap());
+    let model = board("JFK", "B6", 1);
+    let document = serde_json::to_value(&model).unwrap();
+    plain.save_document(&model.id().unwrap(), &document, Default::default()).await.unwrap();
+    let reads_models = |call: &Call<'_>| {
+        call.kind == CallKind::NearestRead
+            && call.subjects.contains(&"$KV.readmodels.board.JFK.B6.1")
+    };
+    // The last write says that the index is being built, the one before saved the model.
+    faults.plan_when(reads_models, Fault::StaleRead(2));
+    assert_eq!(boards.build_index(&by_carrier()).await.unwrap(), 1);
+    assert_eq!(faults.planned(), 0);
+    assert_eq!(boards.verify_index(&by_carrier()).await.unwrap(), IndexCheck::default());
+}
+
+/// Code that does not declare an index looks for its state before it writes, and writes later.
+#[tokio::test]
+async fn an_index_has_what_was_saved_by_a_save_that_began_before_it() {
+    let (store, faults) = faulty();
+    let (boards, plain) = (store.of::<Board>(), store.untyped("board").unwrap());
+    let old = board("JFK", "B6", 1);
+    let document = serde_json::to_value(&old).unwrap();
+    plain.save_document(&old.id().unwrap(), &document, Default::default()).await.unwrap();
+
+    let (saves, fills) = (Gate::new(), Gate::new());
+    faults.plan_when(is_write_of("board.JFK.B6.2"), Fault::PauseBefore(saves.clone()));
+    faults.plan_when(is_write_of("=index.board"), Fault::PauseAfter(fills.clone()));
+    let new = board("JFK", "B6", 2);
+    let (id, document) = (new.id().unwrap(), serde_json::to_value(&new).unwrap());
+    let save = plain.save_document(&id, &document, SaveModel::default());
+    let spec = by_carrier();
+    let build = async {
+        saves.reached().await;
+        boards.build_index(&spec).await.unwrap()
+    };
+    let between = async {
+        fills.reached().await;
+        saves.open();
+        while store.load::<Board>(&id).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        fills.open();
+    };
+    let (saved, written, ()) = tokio::join!(save, build, between);
+    saved.unwrap();
+    assert_eq!(written, 2);
+    let found = boards.load_where(&spec, &IndexLookup::equal(["B6"])).await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert_eq!(boards.verify_index(&spec).await.unwrap(), IndexCheck::default());
 }
 
 fn late(minutes: i64) -> ViewDefinition {
