@@ -94,6 +94,25 @@ impl Ledger {
             },
         }
     }
+
+    /// Gives up the run that was begun and has changed nothing. Where it began to go back over what validation had not
+    /// accepted, that waits for its validation again: it is not in effect.
+    pub(super) fn give_up(&mut self) {
+        self.running = None;
+        if let Some(refused) = self.applied.pop_if(|run| run.outcome != Outcome::Done) {
+            self.version = refused.from;
+            self.running = Some(Running {
+                name: refused.name,
+                direction: refused.direction,
+                from: refused.from,
+                to: refused.to,
+                run: uuid::Uuid::new_v4(),
+                changed: true,
+                begun_at: refused.begun_at,
+                attempts: refused.attempts,
+            });
+        }
+    }
 }
 
 impl Running {

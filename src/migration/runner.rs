@@ -323,7 +323,7 @@ impl MigrationRunner {
             }
         } else if migrator.is_untouched() && !running.changed {
             // Nothing is in the way of another one.
-            body.running = None;
+            body.give_up();
         }
         let written = write(ledger, vec![history], body).await;
         // Why the run failed matters more than that nobody could be told.

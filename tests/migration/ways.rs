@@ -269,6 +269,59 @@ async fn what_is_not_valid_is_not_applied_and_can_be_mended_or_rolled_back() {
     assert_eq!(marks(&world).await, json!(["a"]));
 }
 
+/// Says that it can be undone, as the one it wraps does not.
+struct NoWayDown(Mark);
+
+impl Migration for NoWayDown {
+    fn name(&self) -> &str {
+        self.0.name
+    }
+    fn from(&self) -> SchemaVersion {
+        v(self.0.from)
+    }
+    fn to(&self) -> SchemaVersion {
+        v(self.0.to)
+    }
+    fn undo(&self) -> Undo {
+        Undo::Everything
+    }
+    async fn up(&self, migrator: &mut Migrator) -> Result<(), MigrationError> {
+        self.0.up(migrator).await
+    }
+    async fn validate(&self, migrator: &mut Migrator) -> Result<(), MigrationError> {
+        self.0.validate(migrator).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_valid_is_not_applied_by_a_rollback_that_changes_nothing() {
+    let world = World::filled(6).await;
+    let context = world.context(&Faults::new());
+    let picky = || Mark { dislikes: Some(4), ..mark("a", 0, 1) };
+    let mut stuck = runner_of(&context, [mark("b", 1, 2)]);
+    stuck.add_migration(NoWayDown(picky())).unwrap();
+    let refused = stuck.migrate_to(v(1)).await.unwrap_err().to_string();
+    for _ in 0..2 {
+        let back = stuck.rollback_to(v(0)).await.unwrap_err().to_string();
+        assert!(back.ends_with("it says that it can be undone, and has no way down"), "{back}");
+        assert_eq!(stuck.current_version().await.unwrap(), v(0));
+        assert!(stuck.applied_migrations().await.unwrap().is_empty());
+        // Neither accepted, nor built upon, nor done twice.
+        assert_eq!(stuck.migrate_to(v(1)).await.unwrap_err().to_string(), refused);
+        assert_eq!(stuck.migrate_to(v(2)).await.unwrap_err().to_string(), refused);
+        assert_eq!(marks(&world).await, json!(["a"]));
+    }
+    // A release that has a way down, and then one whose validation accepts it.
+    runner_of(&context, [picky()]).rollback_to(v(0)).await.unwrap();
+    assert_eq!(marks(&world).await, json!([]));
+    assert_eq!(stuck.migrate_to(v(1)).await.unwrap_err().to_string(), refused);
+    stuck.rollback_to(v(0)).await.unwrap_err();
+    let runner = runner_of(&context, [mark("a", 0, 1)]);
+    runner.migrate_to(v(1)).await.unwrap();
+    assert_eq!(runner.applied_migrations().await.unwrap()[0].outcome, Outcome::Done);
+    assert_eq!(marks(&world).await, json!(["a"]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn wrong_ways_are_refused_before_anything_is_written() {
     let world = World::filled(3).await;
