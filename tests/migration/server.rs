@@ -224,3 +224,49 @@ async fn a_switch_that_fails_stops_writers_until_it_is_abandoned() {
     let current = current_stream(&connection, &config).await.unwrap();
     append(&Context::open(&connection, &current).await.unwrap(), 1).await.unwrap();
 }
+
+/// The switch has told services of the new stream, and has not given it the subjects.
+#[tokio::test]
+async fn a_switch_that_was_interrupted_is_finished_as_it_was_begun() {
+    let (server, connection) = server().await;
+    let config = hasty(bank());
+    let bank = Context::provision(&connection, &config).await.unwrap();
+    pay(&bank, 5, 3).await;
+    let client = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let begun = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    let copying = client.get_stream("EVENTS-2").await.unwrap().cached_info().config.clone();
+    let copied = begun.switch(payments).await.unwrap().copied.unwrap();
+    client.update_stream(&copying).await.unwrap();
+
+    // As a service is told, and as it was configured at first.
+    let current = current_stream(&connection, &config).await.unwrap();
+    assert_eq!(current.event_stream_name, "EVENTS-2");
+    for config in [&current, &config] {
+        let again = StreamReshape::begin(&connection, config, "EVENTS-2").await.unwrap();
+        assert_eq!(again.copier().copy(payments).await.unwrap().written, 0);
+        assert_eq!(again.copier().verify(payments).await.unwrap(), copied);
+    }
+    let again = StreamReshape::begin(&connection, &current, "EVENTS-2").await.unwrap();
+    assert_eq!(again.switch(payments).await.unwrap().copied, Some(copied));
+    let new = Context::open(&connection, &current).await.unwrap();
+    assert_eq!(histories(&new).await.values().sum::<usize>() as u64, copied.written);
+    append(&new, 1).await.unwrap();
+
+    // The next one begins with what the context has, whatever a service was configured with.
+    let next = StreamReshape::begin(&connection, &config, "EVENTS-3").await.unwrap();
+    let keep = |_: &StoredEvent| Ok(EventEdit::Keep);
+    assert_eq!(next.switch(keep).await.unwrap().copied.unwrap().read, copied.written + 1);
+    let third = current_stream(&connection, &config).await.unwrap();
+    assert_eq!(third.event_stream_name, "EVENTS-3");
+}
+
+#[tokio::test]
+async fn a_stream_is_not_copied_into_itself() {
+    let (_server, connection) = server().await;
+    Context::provision(&connection, &bank()).await.unwrap();
+    let own = "CIM-EVENTS-bank";
+    let refused = StreamReshape::begin(&connection, &bank(), own).await.err().unwrap().to_string();
+    let text = "the copy cannot be used: stream CIM-EVENTS-bank is the one to copy; give the new \
+                one another name";
+    assert_eq!(refused, text);
+}

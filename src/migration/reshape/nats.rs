@@ -81,6 +81,23 @@ async fn pointer(meta: &NatsKeyValue) -> Result<(u64, Option<StreamPointer>), Mi
     Ok((slot.revision, pointer))
 }
 
+/// What is copied into a stream: the one that the context has. Where that is the new one already, a switch told so and may have
+/// been interrupted before its end, so it is the one before.
+async fn old_stream(
+    meta: &NatsKeyValue,
+    configured: String,
+    new: &str,
+) -> Result<String, MigrationError> {
+    let old = match pointer(meta).await?.1 {
+        Some(mut told) if told.stream == new => told.before.pop(),
+        Some(told) => Some(told.stream),
+        None => Some(configured),
+    };
+    old.filter(|old| old != new).ok_or_else(|| MigrationError::Copy {
+        reason: format!("stream {new} is the one to copy; give the new one another name"),
+    })
+}
+
 /// The event stream of a context, on its way into another one.
 ///
 /// 1. [`begin`](Self::begin) makes the new stream. Nothing is published to it but the copy.
@@ -107,14 +124,15 @@ const ROUND: u64 = 1_000_000_000_000;
 const SETTLE: Duration = Duration::from_millis(250);
 
 impl StreamReshape {
-    /// Makes the new stream, or finds the one that was begun. `config` names the stream that the context has now, as
-    /// [`current_stream`] tells it. A few round trips.
+    /// Makes the new stream, or finds the one that was begun. The old one is the stream that the context has now, as
+    /// [`current_stream`] tells it, and without a switch the one that `config` names; where a switch to `name` was interrupted or is
+    /// done, the one before. A few round trips.
     ///
     /// The user needs the right to create and to update streams, and to publish to `cim.reshape.<name>.>`.
     ///
     /// # Errors
     /// [`MigrationError::Stream`] when a stream is missing, cannot be made, or `name` is no name; [`MigrationError::Copy`]
-    /// when there is a stream of this name that is none of this; [`MigrationError::Backend`].
+    /// when `name` is the stream that the context has, or another that is none of this; [`MigrationError::Backend`].
     pub async fn begin(
         connection: &Connection,
         config: &NatsRepositoryConfig,
@@ -122,9 +140,12 @@ impl StreamReshape {
     ) -> Result<Self, MigrationError> {
         let (scheme, names) = (config.scheme().map_err(StoreError::from)?, config.names());
         let replicas = Replicas::try_from(config.replicas)?;
-        let old = StreamSpec::events(&names.event_stream, &scheme, replicas)?;
         let new = StreamSpec::events(name, &scheme, replicas)?;
-        let from = Context::on(Ports::nats(connection, config), config)?;
+        let meta = NatsKeyValue::attach(connection, &names.meta_bucket);
+        let event_stream_name = old_stream(&meta, names.event_stream, name).await?;
+        let old = StreamSpec::events(&event_stream_name, &scheme, replicas)?;
+        let config = NatsRepositoryConfig { event_stream_name, ..config.clone() };
+        let from = Context::on(Ports::nats(connection, &config), &config)?;
         let last = patiently(PATIENCE, || from.log().status()).await?.last.get();
         let before = (last / ROUND + 1) * ROUND;
         let found = match find_settings(connection, &new).await? {
@@ -142,7 +163,6 @@ impl StreamReshape {
         let to: Arc<dyn EventLog> = Arc::new(NatsLog::attach(connection, name));
         let prefix = ingest(&new);
         let copier = EventCopy { from, to, prefix, patience: PATIENCE };
-        let meta = NatsKeyValue::attach(connection, &names.meta_bucket);
         let connection = connection.clone();
         let mut reshape = Self { connection, old, new, copier, meta, before: Position::START };
         reshape.before = reshape.first().await?;
