@@ -270,3 +270,34 @@ async fn a_stream_is_not_copied_into_itself() {
                 one another name";
     assert_eq!(refused, text);
 }
+
+/// A sender that uses one id for ever, and lets the server forget it in between.
+#[tokio::test]
+async fn a_message_id_that_was_stored_again_and_again_is_copied_as_often() {
+    let (server, connection) = server().await;
+    let config = hasty(bank());
+    let bank = Context::provision(&connection, &config).await.unwrap();
+    let client = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let stream =
+        async |name: &str| client.get_stream(name).await.unwrap().cached_info().config.clone();
+    let usual = stream("CIM-EVENTS-bank").await;
+    let forgetful = async_nats::jetstream::stream::Config {
+        duplicate_window: Duration::from_millis(100),
+        ..usual.clone()
+    };
+    client.update_stream(&forgetful).await.unwrap();
+    let mut stored = 0;
+    while stored < 3 {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", "daily");
+        let sent = client.publish_with_headers("cim.outbox.bank.report", headers, "".into()).await;
+        stored += usize::from(!sent.unwrap().await.unwrap().duplicate);
+    }
+    client.update_stream(&usual).await.unwrap();
+    pay(&bank, 2, 1).await;
+
+    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    reshape.copier().copy(payments).await.unwrap();
+    assert_eq!(reshape.switch(payments).await.unwrap().copied.unwrap().read, 3 + 4);
+    assert_eq!(stream("EVENTS-2").await.duplicate_window, usual.duplicate_window);
+}

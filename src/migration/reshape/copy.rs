@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use tokio::time::{Instant, sleep};
 
-use super::rewrite::Heads;
+use super::rewrite::{Heads, Rewritten};
 use super::{Copied, EventCopy, Transform, origin};
 use crate::backend::{BackendError, Guard, NewMessage, Position, StoredMessage};
 use crate::event::NonEmpty;
@@ -72,7 +72,10 @@ impl EventCopy {
                     }
                     sleep(PAUSE).await;
                     heads.clear();
-                    after = after.max(self.copied_up_to().await?);
+                    let reached = self.copied_up_to().await?;
+                    if reached > after {
+                        (after, moved) = (reached, Instant::now());
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -125,7 +128,7 @@ impl EventCopy {
     ) -> Result<(u64, u64), MigrationError> {
         self.learn(&page, heads).await?;
         let most = self.to.limits().max_batch_messages;
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut bytes, mut ids) = (Vec::new(), 0, HashSet::new());
         let (mut written, mut dropped) = (0, 0);
         for message in page {
             let position = message.position;
@@ -138,10 +141,13 @@ impl EventCopy {
             dropped += u64::from(rewritten.is_empty());
             written += rewritten.len() as u64;
             let more: usize = rewritten.iter().map(|message| message.payload.len()).sum();
-            // What one event became is stored together, so that the copy never ends amid it.
-            if batch.len() + rewritten.len() > most || bytes + more > BATCH_BYTES {
+            // What one event became is stored together, so that the copy never ends amid it. An id that was stored twice is
+            // not admitted in one batch.
+            let twice = rewritten.iter().filter_map(Rewritten::id).any(|id| !ids.insert(id));
+            if batch.len() + rewritten.len() > most || bytes + more > BATCH_BYTES || twice {
                 self.publish(std::mem::take(&mut batch), heads).await?;
                 bytes = 0;
+                ids = rewritten.iter().filter_map(Rewritten::id).collect();
             }
             bytes += more;
             batch.extend(rewritten);
@@ -180,7 +186,7 @@ impl EventCopy {
     /// One batch. The first message of each subject is guarded by where the subject ends.
     async fn publish(
         &self,
-        batch: Vec<super::rewrite::Rewritten>,
+        batch: Vec<Rewritten>,
         heads: &mut Heads,
     ) -> Result<(), MigrationError> {
         let subjects: Vec<Subject> = batch.iter().map(|message| message.subject.clone()).collect();

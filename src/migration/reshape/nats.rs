@@ -120,6 +120,10 @@ pub struct StreamReshape {
 /// Positions of a new stream begin at the next multiple of this.
 const ROUND: u64 = 1_000_000_000_000;
 
+/// How long a new stream remembers message ids as long as it is copied to, the least that a server takes: what was stored under
+/// one id hours apart comes within a moment.
+const WINDOW: Duration = Duration::from_millis(100);
+
 /// How long is waited for what was published before writers were stopped.
 const SETTLE: Duration = Duration::from_millis(250);
 
@@ -204,7 +208,13 @@ impl StreamReshape {
         // Told first: who opens the context now reads the whole copy, and cannot write for a moment.
         self.tell().await?;
         let subjects = self.new.settings().subjects.clone();
-        let open = StreamSettings { subjects, subject_transform: None, ..settings.clone() };
+        let duplicate_window = settings.duplicate_window.max(self.new.settings().duplicate_window);
+        let open = StreamSettings {
+            subjects,
+            subject_transform: None,
+            duplicate_window,
+            ..settings.clone()
+        };
         change_settings(&self.connection, &self.new, &settings, &open).await?;
         let copied = Some(copied);
         Ok(Switched { copied, before: self.before })
@@ -279,6 +289,7 @@ fn copying(spec: &StreamSpec) -> StreamSettings {
     StreamSettings {
         subjects: vec![source.clone()],
         subject_transform: Some(json!({ "src": source, "dest": ">" })),
+        duplicate_window: Some(WINDOW),
         ..spec.settings().clone()
     }
 }

@@ -24,6 +24,13 @@ pub(super) struct Rewritten {
     pub(super) payload: Bytes,
 }
 
+impl Rewritten {
+    /// The id by which a server knows a message again for a while.
+    pub(super) fn id(&self) -> Option<String> {
+        self.headers.get(names::MSG_ID).map(str::to_owned)
+    }
+}
+
 impl EventCopy {
     /// What becomes of one message, chained to the heads, which move on.
     pub(super) fn rewrite(
