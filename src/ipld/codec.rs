@@ -190,16 +190,31 @@ pub(super) fn from_cbor<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T,
 /// Reads a value whose codec is told by its first byte: `{` begins both kinds of JSON, and no DAG-CBOR map.
 ///
 /// For derived records, which have no CID beside them to name their codec, and none that covers them, so that the form of
-/// DAG-CBOR is not checked. The keys of plain JSON stand in the order of the fields, so the two kinds of JSON are told
-/// apart as long as that order is not the sorted one.
+/// DAG-CBOR is not checked. JSON that is not in the canonical form of DAG-JSON is plain: its keys stand in the order of the
+/// fields, so the two are told apart as long as that order is not the sorted one.
 pub(crate) fn decode_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.first() != Some(&b'{') {
         return from_cbor(bytes).map_err(|error| error.to_string());
     }
-    match from_bytes(Codec::DagJson, bytes) {
-        Err(BlockError::NonCanonical) => serde_json::from_slice(bytes).map_err(|e| e.to_string()),
-        read => read.map_err(|error| error.to_string()),
+    match canonical_json(bytes) {
+        Some(cbor) => from_cbor(&cbor).map_err(|error| error.to_string()),
+        None => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
     }
+}
+
+/// The codec of a record that [`decode_any`] reads, `None` being plain JSON.
+pub(crate) fn codec_of_any(bytes: &[u8]) -> Option<Codec> {
+    match bytes.first() {
+        Some(b'{') => canonical_json(bytes).map(|_| Codec::DagJson),
+        _ => Some(Codec::DagCbor),
+    }
+}
+
+/// Canonical DAG-JSON as DAG-CBOR; nothing for any other text.
+fn canonical_json(bytes: &[u8]) -> Option<Vec<u8>> {
+    let cbor = dag_json::to_cbor(bytes).ok()?;
+    canonical::check(&cbor).ok()?;
+    Some(cbor)
 }
 
 /// More than most values take.

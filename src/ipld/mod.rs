@@ -19,7 +19,7 @@ pub use block::{Block, BlockError, EncodedEvent, decode_data, decode_event, enco
 pub use canonical::MAX_DEPTH;
 pub use chain::{ChainError, ChainVerifier, ClaimedBlock};
 pub use codec::{BlockFormat, Codec, EncodeError, Hash, cid_of, verify_cid};
-pub(crate) use codec::{check_block, check_supported, decode_any};
+pub(crate) use codec::{check_block, check_supported, codec_of_any, decode_any};
 pub(crate) use serializer::WalkBack;
 pub use serializer::{AddError, Chain, ChainHead, IpldSerializer};
-pub(crate) use value::{codec_of_any, from_value};
+pub(crate) use value::from_value;

@@ -1,7 +1,7 @@
 //! Values without a type, between what is stored and what the code reads.
 
 use ipld_core::ipld::Ipld;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
 use super::BlockError;
 use super::codec::{self, Codec};
@@ -23,16 +23,5 @@ pub(crate) fn from_value<T: DeserializeOwned>(
             let bytes = serde_json::to_vec(value).map_err(BlockError::malformed)?;
             serde_json::from_slice(&bytes).map_err(BlockError::malformed)
         }
-    }
-}
-
-/// The codec of a record that [`decode_any`](super::decode_any) reads.
-pub(crate) fn codec_of_any(bytes: &[u8]) -> Option<Codec> {
-    if bytes.first() != Some(&b'{') {
-        return Some(Codec::DagCbor);
-    }
-    match codec::from_bytes::<IgnoredAny>(Codec::DagJson, bytes) {
-        Err(BlockError::NonCanonical) => None,
-        _ => Some(Codec::DagJson),
     }
 }

@@ -4,6 +4,7 @@
 //! and nothing else; so a migration of them saves time, and is never needed for correctness.
 
 use ipld_core::ipld::Ipld;
+use serde::{Serialize, Serializer};
 
 use super::migrator::{Edited, Migrator};
 use super::models::{refused, unreadable};
@@ -11,7 +12,7 @@ use super::records::Tally;
 use super::report::Sample;
 use super::target::Place;
 use super::{MigrationError, Refusal};
-use crate::ipld::{self, Block, BlockFormat, Codec, Hash};
+use crate::ipld::{self, Block, BlockFormat, Hash};
 use crate::state::{Change, Entry, Expected, KeyWrite};
 use crate::subject::Pattern;
 
@@ -123,8 +124,12 @@ impl Migrator {
                     fields.insert("state".to_owned(), state);
                     fields.insert("schema".to_owned(), Ipld::Integer(schema_version.into()));
                 }
-                let block = Block::encode(self.format_of(bytes), &record).map_err(unreadable)?;
-                Some(Change::Put(block.bytes))
+                let block = match ipld::codec_of_any(bytes) {
+                    // No CID of a record is kept, so any hash will do.
+                    Some(codec) => Block::encode(BlockFormat::Ipld(codec, Hash::Sha2), &record),
+                    None => Block::encode(BlockFormat::PlainJson, &AsPlainJson(&record)),
+                };
+                Some(Change::Put(block.map_err(unreadable)?.bytes))
             }
             KeptEdit::Remove => {
                 tally.removed = 1;
@@ -141,15 +146,18 @@ impl Migrator {
         let writes = change.map(write).into_iter().collect();
         Ok(Edited { key: entry.key, writes, tally, sample })
     }
+}
 
-    /// The form a record has: the first byte tells the codec.
-    fn format_of(&self, bytes: &[u8]) -> BlockFormat {
-        match (bytes.first(), self.context.format()) {
-            (Some(b'{'), BlockFormat::PlainJson) => BlockFormat::PlainJson,
-            (Some(b'{'), BlockFormat::Ipld(_, hash)) => BlockFormat::Ipld(Codec::DagJson, hash),
-            (_, BlockFormat::Ipld(_, hash)) => BlockFormat::Ipld(Codec::DagCbor, hash),
-            (_, BlockFormat::PlainJson) => BlockFormat::Ipld(Codec::DagCbor, Hash::Sha2),
-        }
+/// A record whose first key is that of a record of plain JSON. A map has its keys sorted, and would be read as DAG-JSON.
+struct AsPlainJson<'a>(&'a Ipld);
+
+const FIRST: &str = "format";
+
+impl Serialize for AsPlainJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Ipld::Map(fields) = self.0 else { return self.0.serialize(serializer) };
+        let (first, rest): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| *name == FIRST);
+        serializer.collect_map(first.into_iter().chain(rest))
     }
 }
 

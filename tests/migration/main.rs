@@ -3,6 +3,7 @@
 
 mod domain;
 mod kill;
+mod plain;
 mod reshape;
 mod server;
 mod takeover;

@@ -1,8 +1,10 @@
-//! State that no block can hold. It follows from the events all the same, and these are stored.
+//! State that no block can hold, or none of DAG-JSON. It follows from the events all the same, and these are stored.
+
+use std::collections::BTreeMap;
 
 use cim_persistence::prelude::*;
 use cim_persistence::repository::{LoadOptions, Repository, SaveOptions};
-use cim_persistence::store::{Context, ExpectedVersion, Ports};
+use cim_persistence::store::{Context, ExpectedVersion, NatsRepositoryConfig, Ports};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::bank;
@@ -67,4 +69,44 @@ async fn what_leads_to_it_is_stored_and_loaded_without_a_cid_of_the_state() {
     gauges.create_snapshot(&id).await.unwrap();
     save(0, 3).await;
     gauges.delete(&id, SaveOptions::default()).await.unwrap();
+}
+
+/// Its keys may be those that DAG-JSON has for links.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Site {
+    id: String,
+    visits: BTreeMap<String, u32>,
+}
+
+#[derive(Debug, Serialize, Deserialize, DomainEvent)]
+enum SiteEvent {
+    Visited { path: String },
+}
+
+impl Aggregate for Site {
+    const TYPE: &'static str = "site";
+    type Id = String;
+    type Event = SiteEvent;
+    fn new(id: &String) -> Self {
+        Self { id: id.clone(), visits: BTreeMap::new() }
+    }
+    fn id(&self) -> &String {
+        &self.id
+    }
+    fn apply(&mut self, SiteEvent::Visited { path }: &SiteEvent) {
+        *self.visits.entry(path.clone()).or_default() += 1;
+    }
+}
+
+#[tokio::test]
+async fn plain_json_keeps_state_whose_keys_are_those_of_links() {
+    let ports = Ports::in_memory();
+    let config = NatsRepositoryConfig { enable_ipld: false, ..bank() };
+    let sites = || Repository::<Site>::of(&Context::on(ports.clone(), &config).unwrap()).unwrap();
+    let (id, first) = ("home".to_owned(), sites());
+    let visited = vec![SiteEvent::Visited { path: "/".to_owned() }];
+    first.save(&Site::new(&id), visited, SaveOptions::default()).await.unwrap();
+    first.context().flush().await;
+    let nothing_replayed = LoadOptions { max_events: Some(0), ..LoadOptions::default() };
+    assert_eq!(sites().load(&id, nothing_replayed).await.unwrap().0.visits["/"], 1);
 }
