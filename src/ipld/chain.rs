@@ -150,7 +150,7 @@ impl ChainVerifier {
     /// # Errors
     /// [`ChainError`]; the verifier then stays where it was.
     pub fn push(&mut self, block: &ClaimedBlock) -> Result<Envelope<()>, ChainError> {
-        let version = self.version + 1;
+        let version = self.version.saturating_add(1);
         let envelope = decode_event(&block.bytes, Some(&block.cid))
             .map_err(|source| ChainError::Block { version, source })?;
         self.accept(&envelope, Some(block.cid))?;
@@ -188,7 +188,7 @@ impl ChainVerifier {
     }
 
     fn check<D>(&self, envelope: &Envelope<D>, cid: Option<Cid>) -> Result<(), ChainError> {
-        let (expected, found) = (self.version + 1, envelope.version);
+        let found = envelope.version;
         if let Some((context, aggregate, id)) = &self.aggregate
             && (*context != envelope.context
                 || *aggregate != envelope.aggregate
@@ -207,7 +207,8 @@ impl ChainVerifier {
             let (kept, other) = (Box::new(kept), Box::new(other));
             return Err(ChainError::Fork { version: self.version, kept, other });
         }
-        if found != expected {
+        if found.checked_sub(1) != Some(self.version) {
+            let expected = self.version.saturating_add(1);
             return Err(ChainError::Version { expected, found });
         }
         if envelope.previous != self.head {

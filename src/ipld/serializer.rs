@@ -95,7 +95,7 @@ impl IpldSerializer {
         mut envelope: Envelope<&D>,
     ) -> Result<Cid, AddError> {
         let mut verifier = chain.verifier_at_head()?;
-        envelope.version = verifier.version() + 1;
+        envelope.version = verifier.version().saturating_add(1);
         envelope.previous = verifier.head().copied();
         let encoded = encode_event(self.format(), envelope)?;
         let cid = self.cid_of(&encoded.block.bytes);

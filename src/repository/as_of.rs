@@ -170,7 +170,9 @@ where
         let mut loaded = Arc::unwrap_or_clone(kept);
         let mut attempts = 0..CATCH_UP_ATTEMPTS;
         // Otherwise nothing can lie between the two, or they disagree.
-        while loaded.head.position < last.position() && loaded.head.version + 1 < last.version() {
+        while loaded.head.position < last.position()
+            && last.version().saturating_sub(1) > loaded.head.version
+        {
             if self.follow(&mut loaded, key, last.position()).await? {
                 break;
             }

@@ -298,7 +298,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         }
         let mut loaded = Arc::unwrap_or_clone(base);
         let from = loaded.head.version;
-        if last.version() == from + 1 {
+        if last.version().checked_sub(1) == Some(from) {
             self.check_limit(key, 1, rules)?;
             loaded.replay(last)?;
             return Ok(Arc::new(loaded));
@@ -417,7 +417,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ) -> Result<(), RepositoryError> {
         let before = loaded.head.version;
         while let Some(event) = events.try_next().await? {
-            self.check_limit(key, loaded.head.version + 1 - from, rules)?;
+            self.check_limit(key, (loaded.head.version - from).saturating_add(1), rules)?;
             loaded.replay(&event)?;
         }
         let replayed = loaded.head.version - before;

@@ -171,8 +171,8 @@ impl<A: Aggregate> Loaded<A> {
     }
 
     fn check_continues(&self, event: &StoredEvent) -> Result<(), StoreError> {
-        let expected = self.head.version + 1;
-        let source = if event.version() != expected {
+        let expected = self.head.version.saturating_add(1);
+        let source = if event.version().checked_sub(1) != Some(self.head.version) {
             ChainError::Version { expected, found: event.version() }
         } else if event.previous() != self.head.cid.as_ref() {
             ChainError::Link {

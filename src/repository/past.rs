@@ -105,7 +105,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             if until.time.is_some_and(|time| event.occurred_at() > time) {
                 break;
             }
-            self.check_limit(key, loaded.head.version + 1 - from, rules)?;
+            self.check_limit(key, (loaded.head.version - from).saturating_add(1), rules)?;
             loaded.replay(&event)?;
             if let Some(events) = &mut keep {
                 events.push(event);

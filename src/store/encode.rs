@@ -104,7 +104,10 @@ impl Encoder {
             if event_type.as_str().starts_with("cim-") && event_type.as_str() != TOMBSTONE {
                 return Err(StoreError::ReservedType { name: event_type.to_string() });
             }
-            version += 1;
+            version = version.checked_add(1).ok_or_else(|| EncodeError {
+                what: format!("an event after version {version} of {subject}"),
+                reason: "no version is later, and no service gets there; see verify".to_owned(),
+            })?;
             let event_id = self.ids.next_id();
             let envelope = match last.take() {
                 None => Envelope {

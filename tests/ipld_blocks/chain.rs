@@ -122,6 +122,23 @@ fn without_cids_versions_are_all_there_is() {
     assert_eq!(again, Err(ChainError::Version { expected: 4, found: 3 }));
 }
 
+/// No service gets so far, and whoever may write to a stream can say that one did.
+#[test]
+fn nothing_follows_the_greatest_version() {
+    let last = other(u64::MAX, None);
+    let refused = ChainError::Version { expected: u64::MAX, found: 1 };
+    let envelope = Envelope { version: u64::MAX, ..first(()) };
+    let mut verifier = ChainVerifier::after(&envelope, Some(last.cid));
+    assert_eq!(verifier.push(&other(1, Some(last.cid))), Err(refused));
+    let again = ChainError::Version { expected: u64::MAX, found: u64::MAX };
+    assert_eq!(verifier.push(&other(u64::MAX, Some(last.cid))), Err(again.clone()));
+    let head = last.cid;
+    match IPLD.add_to_chain(&mut Chain::claimed(vec![last], head), first(&1)) {
+        Err(AddError::Chain(error)) => assert_eq!(error, again),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn errors_say_what_was_found() {
     let chain = history(IPLD, 2);

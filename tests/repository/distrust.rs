@@ -198,6 +198,23 @@ async fn record_whose_state_cannot_be_read_is_replaced_by_every_kind_of_reading(
     }
 }
 
+/// No service gets so far, and whoever may write to the bucket can say that one did.
+#[tokio::test]
+async fn record_of_the_greatest_version_is_replaced() {
+    let distrust = Distrust::count();
+    let memory = Memory::new();
+    let before = accounts(&memory);
+    deposit_times(&before, "a", 3).await;
+    before.context().flush().await;
+    forge(&memory, "version", Ipld::from(u64::MAX)).await;
+    forge(&memory, "position", Ipld::from(1)).await;
+    let first = accounts(&memory);
+    assert_eq!((cents(&first, 3).await, distrust.more()), (3, 1));
+    assert_eq!(queried(&accounts(&memory), QueryFreshness::Checked).await, 3);
+    first.context().flush().await;
+    assert_eq!(cents(&accounts(&memory), 0).await, 3);
+}
+
 #[tokio::test]
 async fn record_of_another_shape_is_absent_and_not_distrusted() {
     let distrust = Distrust::count();
