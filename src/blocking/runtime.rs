@@ -59,8 +59,12 @@ impl Runtime {
 
     /// Waits for a future, polled on this thread; tasks that it spawns run on the runtime.
     ///
-    /// The way to everything of the async side that has no counterpart here, on what was opened on this runtime. Waiting here for what
-    /// only the calling thread could do, as a task of the current-thread runtime that it is in, never ends.
+    /// The way to everything of the async side that has no counterpart here, on what was opened on this runtime.
+    ///
+    /// Waiting within another runtime, for what only the calling thread could do there, never ends: for a task of a
+    /// current-thread runtime that the thread is in, and for a future that gives way by itself
+    /// ([`tokio::task::yield_now`]), which that runtime would take up again. A task of this runtime may give way:
+    /// `wait(async { tokio::spawn(future).await })`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
