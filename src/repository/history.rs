@@ -54,6 +54,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Reads the whole history, recomputes every CID, follows every link, and compares the end with the leader's
     /// newest event. Memory is constant.
     ///
+    /// A log that has lost the last events of a history holds what is a whole one. That shows beside a head only that was kept
+    /// elsewhere: compare it with the one that is returned.
+    ///
     /// # Errors
     /// [`RepositoryError::NotFound`] when there never were events; [`RepositoryError::Store`] with
     /// [`StoreError::Integrity`] at the first event that is damaged, missing, replaced or out of place.
