@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod domain;
+mod followers;
 mod kill;
 mod plain;
 mod reshape;

@@ -21,7 +21,7 @@ use ipld_core::ipld;
 use super::domain::*;
 use super::reshape::{account, id, pay, payments};
 
-async fn server() -> (PrivateServer, Connection) {
+pub(crate) async fn server() -> (PrivateServer, Connection) {
     let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
     let connection = Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap();
     (server, connection)
@@ -130,7 +130,7 @@ async fn data_and_settings_go_up_and_down_on_a_server() {
     assert_eq!(runner.history().await.unwrap().len(), 5);
 }
 
-fn hasty(config: NatsRepositoryConfig) -> NatsRepositoryConfig {
+pub(crate) fn hasty(config: NatsRepositoryConfig) -> NatsRepositoryConfig {
     NatsRepositoryConfig { patience_ms: 300, ..config }
 }
 

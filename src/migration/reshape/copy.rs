@@ -1,13 +1,12 @@
 //! Copying, batch by batch, from where the copy ends.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use tokio::time::{Instant, sleep};
 
 use super::rewrite::{Heads, Rewritten};
-use super::{Copied, EventCopy, Transform, origin};
+use super::{Copied, EventCopy, PAUSE, Transform, origin};
 use crate::backend::{BackendError, Guard, NewMessage, Position, StoredMessage};
 use crate::event::NonEmpty;
 use crate::event_log::LogQuery;
@@ -21,8 +20,6 @@ const PAGE: usize = 250;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// How many heads are remembered between batches.
 const HEADS: usize = 100_000;
-/// How long is waited before the copy is looked at again.
-const PAUSE: Duration = Duration::from_millis(50);
 
 impl EventCopy {
     /// Copies what is not copied yet, up to the end that the old stream has when this begins. What is no event is copied byte

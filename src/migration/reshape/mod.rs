@@ -7,6 +7,7 @@
 mod rewrite;
 mod copy;
 mod verify;
+mod followers;
 mod nats;
 
 use std::sync::Arc;
@@ -69,6 +70,8 @@ pub struct EventCopy {
 
 /// How long a log that fails is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long is waited before a log or a record is looked at again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 impl EventCopy {
     /// From a context into a log that holds nothing, or an earlier part of the same copy. No I/O.

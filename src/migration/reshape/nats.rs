@@ -108,6 +108,12 @@ async fn old_stream(
 /// new one: a service that was not started anew meets conflicts and stores nothing, except aggregates that it begins. Services
 /// are started anew with [`current_stream`]. Kept state and snapshots are then derived anew, and projections, which know a log by
 /// its time of creation, stop until they are told to rebuild.
+///
+/// Process managers, handlers of effects and relays go on in the new stream behind the last message that they were done with: the
+/// switch moves their records (`=process.`, `=effects.`, `=outbox.` among the read models), and what relays hold. Stop them before,
+/// and start them after it. What their parked records say of positions is of the old stream. Never delete the record of a
+/// process after a switch: it would react to everything again, because the marks of its instances name positions of the old
+/// stream.
 pub struct StreamReshape {
     connection: Connection,
     old: StreamSpec,
@@ -178,19 +184,21 @@ impl StreamReshape {
         &self.copier
     }
 
-    /// Stops writers, copies the rest, verifies everything, tells services of the new stream, and lets writers go on.
+    /// Stops writers, copies the rest, verifies everything, tells services of the new stream, lets writers go on, and moves the
+    /// records of those who follow the events.
     ///
     /// From the first moment to the last, nothing that is appended is stored; since no server answers, its outcome is called
     /// unknown when the service's patience ends. That takes as long as verifying, which reads both streams whole. Interrupted, it is
     /// called again, or [`abandon`](Self::abandon) is.
     ///
     /// # Errors
-    /// [`MigrationError::Copy`] when the copy is not what it should be: writers are stopped then. Any other
-    /// [`MigrationError`].
+    /// [`MigrationError::Copy`] when the copy is not what it should be, [`MigrationError::Refused`] when a process manager has reacted
+    /// to more than its record says: writers are stopped then. Any other [`MigrationError`].
     pub async fn switch(&self, transform: impl Transform) -> Result<Switched, MigrationError> {
         let settings = self.settings(&self.new).await?;
         if settings.subjects == self.new.settings().subjects {
             self.tell().await?;
+            self.copier.move_followers().await?;
             return Ok(Switched { copied: None, before: self.before });
         }
         let now = self.settings(&self.old).await?;
@@ -205,6 +213,7 @@ impl StreamReshape {
             let reason = format!("the original went on to position {last} meanwhile");
             return Err(MigrationError::Copy { reason });
         }
+        self.copier.check_processes().await?;
         // Told first: who opens the context now reads the whole copy, and cannot write for a moment.
         self.tell().await?;
         let subjects = self.new.settings().subjects.clone();
@@ -216,6 +225,8 @@ impl StreamReshape {
             ..settings.clone()
         };
         change_settings(&self.connection, &self.new, &settings, &open).await?;
+        // Now that nobody goes back to the old stream.
+        self.copier.move_followers().await?;
         let copied = Some(copied);
         Ok(Switched { copied, before: self.before })
     }
