@@ -213,6 +213,15 @@ fn many_calls_in_one_turn_of_a_task_do_not_starve() {
     });
 }
 
+/// Within another runtime a task of the own one gives way, as what is polled here cannot.
+#[test]
+fn a_task_that_gives_way_is_waited_for_within_another_runtime() {
+    within_patience(|| {
+        let giving_way = async { tokio::spawn(tokio::task::yield_now()).await.unwrap() };
+        current_thread().block_on(async { Runtime::start().unwrap().wait(giving_way) });
+    });
+}
+
 #[test]
 fn a_decision_may_make_calls_of_its_own() {
     within_patience(|| {
