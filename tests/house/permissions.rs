@@ -10,6 +10,11 @@ use cim_persistence::backend::{
 };
 use cim_persistence::clock::Timestamp;
 use cim_persistence::event::NonEmpty;
+use cim_persistence::migration::reshape::{EventEdit, StreamReshape, current_stream};
+use cim_persistence::migration::{
+    KeptEdit, ManagedStream, ManagedStreams, Migration, MigrationError, MigrationRunner, Migrator,
+    ModelEdit, SchemaVersion, Undo,
+};
 use cim_persistence::outbox::{
     Outbox, OutboxMessage, PendingMessage, PublishError, Publisher, Relay, RelayOptions, Topic,
 };
@@ -293,4 +298,110 @@ async fn the_further_permissions_in_the_readme_are_enough() {
     }
     store.delete::<Balance>(&AggregateId::new("kim").unwrap()).await.unwrap_err();
     projecting.stop().await.unwrap();
+}
+
+/// Steps of every kind.
+struct EveryStep;
+
+impl Migration for EveryStep {
+    fn name(&self) -> &str {
+        "every step"
+    }
+    fn from(&self) -> SchemaVersion {
+        SchemaVersion::NONE
+    }
+    fn to(&self) -> SchemaVersion {
+        SchemaVersion::new(1, 0, 0)
+    }
+    fn undo(&self) -> Undo {
+        Undo::Everything
+    }
+    async fn up(&self, migrator: &mut Migrator) -> Result<(), MigrationError> {
+        let longer = Some(Duration::from_secs(300));
+        migrator.settings(ManagedStream::Events, |events| events.duplicate_window = longer).await?;
+        migrator
+            .models("balance.>", 2, |balance| Ok(ModelEdit::Put(balance.document.clone())))
+            .await?;
+        migrator.state("account.*", 2, |kept| Ok(KeptEdit::Put(kept.state.clone()))).await?;
+        migrator.snapshots("account.>", 2, |_| Ok(KeptEdit::Remove)).await
+    }
+    async fn down(&self, migrator: &mut Migrator) -> Result<(), MigrationError> {
+        migrator.models("balance.>", 1, |_| Ok(ModelEdit::Remove)).await
+    }
+    async fn validate(&self, migrator: &mut Migrator) -> Result<(), MigrationError> {
+        migrator.check_models("balance.>", |_| Ok(())).await
+    }
+}
+
+/// What whoever migrates needs, with these buckets, and whoever reshapes, with a new stream of this name.
+fn migrating(readme: &str, new: &str) -> [Vec<String>; 2] {
+    let above = listed(readme);
+    let for_another = |of: &str, to: &str| -> Vec<String> {
+        above.iter().filter(|s| s.contains(of)).map(|s| s.replace(of, to)).collect()
+    };
+    let text = readme.split("Whoever migrates needs").nth(1).unwrap();
+    let [migrate, reshape] = {
+        let (migrate, rest) = text.split_once("To reshape").unwrap();
+        [migrate, rest.split_once("A client's").unwrap().0]
+    };
+    let named = |text: &str| -> Vec<String> {
+        let words = text.split('`').skip(1).step_by(2);
+        words
+            .filter(|word| word.ends_with('>') || word.contains("API"))
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut migrator = above.clone();
+    for bucket in ["state", "snapshots", "readmodels", "meta"] {
+        let bucket = format!("cim-{bucket}-bank");
+        migrator.extend(for_another("KV_cim-state-bank", &format!("KV_{bucket}")));
+        migrator.extend(named(migrate).iter().map(|subject| subject.replace("<bucket>", &bucket)));
+    }
+    let mut reshaper = migrator.clone();
+    reshaper.extend(named(reshape));
+    if reshape.contains("for the new stream what stands above for `CIM-EVENTS-bank`") {
+        reshaper.extend(for_another("CIM-EVENTS-bank", new));
+    }
+    [migrator, reshaper]
+}
+
+/// What whoever migrates and reshapes needs.
+#[tokio::test]
+async fn the_permissions_for_migrations_in_the_readme_are_enough() {
+    let readme = super::read("README.md");
+    let [migrator, reshaper] = migrating(&readme, "EVENTS-2");
+    let server = restricted(&[("migrator", &migrator), ("reshaper", &reshaper)]).await;
+    let operators = opened(&server, "operator").await;
+    let accounts = Repository::<Account>::of(&operators).unwrap();
+    let accounts = accounts.with_snapshots(SnapshotPolicy::Always);
+    let kim = Account::new(&"kim".to_owned());
+    accounts.save(&kim, vec![Booked { cents: 1 }], SaveOptions::default()).await.unwrap();
+    let balances = ReadModelStore::new(&operators).of::<Balance>();
+    let balance = Balance { account: "kim".to_owned(), cents: 1 };
+    balances.save(&balance, Default::default()).await.unwrap();
+    operators.flush().await;
+
+    let layout = NatsRepositoryConfig::for_context("bank");
+    let connection = connected(&server, "migrator").await;
+    let streams = ManagedStreams::of(&connection, &layout).unwrap();
+    let bank = Context::open(&connection, &layout).await.unwrap();
+    let mut runner = MigrationRunner::new(&bank, "test").with_streams(streams);
+    runner.add_migration(EveryStep).unwrap();
+    let first = SchemaVersion::new(1, 0, 0);
+    assert_eq!(runner.dry_run(first).await.unwrap().changed(), 1 + 3);
+    assert_eq!(runner.migrate_to(first).await.unwrap().migrations[0].tally.changed(), 1 + 3);
+    runner.rollback_to(SchemaVersion::NONE).await.unwrap();
+    assert_eq!(runner.history().await.unwrap().len(), 2);
+
+    let connection = connected(&server, "reshaper").await;
+    let keep = |_: &StoredEvent| Ok(EventEdit::Keep);
+    let reshape = StreamReshape::begin(&connection, &layout, "EVENTS-2").await.unwrap();
+    assert_eq!(reshape.copier().copy(keep).await.unwrap().written, 1);
+    let failed = reshape.switch(|_: &StoredEvent| Ok(EventEdit::Drop)).await;
+    assert!(matches!(failed, Err(MigrationError::Copy { .. })), "{failed:?}");
+    reshape.abandon().await.unwrap();
+    assert!(reshape.switch(keep).await.unwrap().copied.is_some());
+    let current = current_stream(&connection, &layout).await.unwrap();
+    let bank = Context::open(&connection, &current).await.unwrap();
+    assert_eq!(bank.status().await.unwrap().messages, 1);
 }

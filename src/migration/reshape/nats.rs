@@ -138,7 +138,8 @@ impl StreamReshape {
     /// [`current_stream`] tells it, and without a switch the one that `config` names; where a switch to `name` was interrupted or is
     /// done, the one before. A few round trips.
     ///
-    /// The user needs the right to create and to update streams, and to publish to `cim.reshape.<name>.>`.
+    /// The user needs the right to create and to update streams, to publish to `cim.reshape.<name>.>`, and to read the new stream
+    /// as services read the old one; the README lists it all.
     ///
     /// # Errors
     /// [`MigrationError::Stream`] when a stream is missing, cannot be made, or `name` is no name; [`MigrationError::Copy`]
