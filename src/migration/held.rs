@@ -39,6 +39,8 @@ pub(super) struct Held<B> {
     epoch: u64,
     revision: u64,
     body: B,
+    /// Whether a batch was sent of which nobody knows what became of it.
+    is_open: bool,
 }
 
 impl<B: Serialize + DeserializeOwned + Clone> Held<B> {
@@ -92,7 +94,8 @@ impl<B: Serialize + DeserializeOwned + Clone> Held<B> {
         let body = body(found.record.map(|record| record.body));
         let (bucket, key) = (Arc::clone(bucket), key.clone());
         let revision = found.revision;
-        let mut held = Self { bucket, key, patience, epoch, revision, body: body.clone() };
+        let mut held =
+            Self { bucket, key, patience, epoch, revision, body: body.clone(), is_open: false };
         match held.commit(Vec::new(), body).await {
             Ok(true) => Ok(Some(held)),
             // A record of an earlier holder, or of a later one: it is read again.
@@ -111,6 +114,11 @@ impl<B: Serialize + DeserializeOwned + Clone> Held<B> {
 
     pub(super) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Whether a batch may be stored, or may still come, that nobody has seen.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     pub(super) fn bucket(&self) -> &Arc<dyn KeyValue> {
@@ -139,6 +147,7 @@ impl<B: Serialize + DeserializeOwned + Clone> Held<B> {
                 Ok(revisions) => {
                     self.revision = *revisions.last().expect("a revision for each write");
                     self.body = record.body;
+                    self.is_open = false;
                     return Ok(true);
                 }
                 Err(error) => error,
@@ -150,6 +159,7 @@ impl<B: Serialize + DeserializeOwned + Clone> Held<B> {
                 | BackendError::Unavailable { .. } => true,
                 _ => return Err(failure.into()),
             };
+            self.is_open |= unproven;
             let found = read::<B>(self.bucket.as_ref(), &self.key, self.patience).await?;
             if found.revision == self.revision {
                 match unproven {
@@ -164,6 +174,7 @@ impl<B: Serialize + DeserializeOwned + Clone> Held<B> {
             let other = other.ok_or(MigrationError::Superseded)?;
             self.revision = found.revision;
             self.body = other.body;
+            self.is_open = false;
             return Ok(other.writer == record.writer);
         }
     }

@@ -129,9 +129,10 @@ impl Migrator {
         std::mem::take(&mut self.reports)
     }
 
-    /// Whether no batch of this run was ever written.
+    /// Whether no batch of this run was ever written, for certain.
     pub(super) fn is_untouched(&self) -> bool {
-        Place::ALL.into_iter().all(|place| self.target.at(place).is_none())
+        let untouched = |place| self.target.at(place).is_none() && !self.target.is_open(place);
+        Place::ALL.into_iter().all(untouched)
     }
 
     pub(super) fn tally(&self) -> Tally {

@@ -107,6 +107,14 @@ impl Target {
         }
     }
 
+    /// Whether something may have been written there that is not known.
+    pub(super) fn is_open(&self, place: Place) -> bool {
+        match self {
+            Self::Stored(fences) => fences.get(&place).is_some_and(Held::is_open),
+            Self::Imagined(_) => false,
+        }
+    }
+
     pub(super) fn tally_of(&self, place: Place) -> Tally {
         match self {
             Self::Stored(fences) => fences.get(&place).map(|held| held.body().tally),

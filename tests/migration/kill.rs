@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cim_persistence::migration::{MigrationError, MigrationRunner, Outcome};
-use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate, Rates};
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate, Late, Rates};
 
 use super::domain::*;
 
@@ -52,6 +52,35 @@ async fn undisturbed(people: u32, up: bool) -> BTreeMap<String, String> {
     let world = begin(people, up).await;
     go(&runner(&world.context(&Faults::new())), up).await.unwrap();
     world.contents().await
+}
+
+/// The first batch is stored when its run has failed, and nobody could see it before.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_first_batch_is_not_known_to_be_stored_is_gone_on_with() {
+    let undisturbed = World::filled(17).await;
+    runner(&undisturbed.context(&Faults::new())).migrate_to(v(1)).await.unwrap();
+    let world = World::filled(17).await;
+    let faults = Faults::new();
+    let is_batch = |call: &Call<'_>| call.kind == CallKind::Write && call.subjects.len() > 1;
+    faults.plan_when(is_batch, Fault::LateWrite(Late::WhenDelivered));
+    let begun = Arc::new(AtomicBool::new(false));
+    for _ in 0..1000 {
+        let begun = Arc::clone(&begun);
+        let after = move |call: &Call<'_>| {
+            let models = call.stream == "KV_readmodels";
+            let gone = models && begun.load(Ordering::SeqCst);
+            begun.fetch_or(models && is_batch(call), Ordering::SeqCst);
+            gone
+        };
+        faults.plan_when(after, Fault::Outage);
+    }
+    let failed = runner(&world.context(&faults)).migrate_to(v(1)).await.unwrap_err();
+    assert!(matches!(failed, MigrationError::Backend(_)), "{failed}");
+    faults.deliver_late();
+    let context = world.context(&Faults::new());
+    let done = runner(&context).migrate_to(v(1)).await.unwrap();
+    assert_eq!(done.migrations[0].attempts, 2);
+    assert_same(&world.contents().await, &undisturbed.contents().await, "gone on with");
 }
 
 #[tokio::test(start_paused = true)]
