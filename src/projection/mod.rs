@@ -15,6 +15,7 @@ mod error;
 mod records;
 mod feed;
 mod session;
+mod batches;
 mod pump;
 mod generations;
 mod control;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::batches::pack;
 use super::error::ProjectionError;
 use super::feed::{Delivered, Feed, PAUSE, Selection};
 use super::records::{Checkpoint, Held, Keys, put, read};
@@ -22,9 +23,6 @@ use crate::backend::{BackendError, Position};
 use crate::event::NonEmpty;
 use crate::state::{Expected, KeyValue, KeyWrite};
 use crate::store::Context;
-
-/// The most keys of one atomic batch, one of them the checkpoint's.
-const BATCH: usize = 1000;
 
 /// How many events a run takes, and how many models it changes, before they are written. A generation that nobody reads
 /// yet takes many, so that a model that changes often is written seldom.
@@ -475,26 +473,3 @@ impl<P: Projection> Pump<P> {
 /// How long is waited before what was read is read again, and the longest pause between attempts on one event.
 const REWIND_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Groups of writes in as few batches as hold them, each with room for the checkpoint. Never none.
-fn pack(groups: Vec<Group>) -> Result<Vec<Vec<Group>>, Rejection> {
-    let mut batches = vec![Vec::new()];
-    let mut room = BATCH - 1;
-    for group in groups {
-        let size = group.writes.len();
-        if size > BATCH - 1 {
-            return Err(format!(
-                "a model with its index entries takes {size} keys, more than {}",
-                BATCH - 1
-            )
-            .into());
-        }
-        if size > room {
-            batches.push(Vec::new());
-            room = BATCH - 1;
-        }
-        room -= size;
-        batches.last_mut().expect("begun with one").push(group);
-    }
-    Ok(batches)
-}
