@@ -142,6 +142,7 @@ pub(super) trait Place: Send + Sync {
     fn as_any(&mut self) -> &mut dyn Any;
     /// The `Option` of the model.
     fn held(&self) -> &dyn Any;
+    fn is_empty(&self) -> bool;
     fn read(&mut self, stored: &[u8]) -> Result<(), serde_json::Error>;
     /// The model as it is stored; `None` for no model.
     fn written(&self) -> Result<Option<Bytes>, serde_json::Error>;
@@ -159,6 +160,10 @@ impl<M: ReadModel> Place for Typed<M> {
 
     fn held(&self) -> &dyn Any {
         &self.model
+    }
+
+    fn is_empty(&self) -> bool {
+        self.model.is_none()
     }
 
     fn read(&mut self, stored: &[u8]) -> Result<(), serde_json::Error> {

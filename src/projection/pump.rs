@@ -361,6 +361,10 @@ impl<P: Projection> Pump<P> {
         if self.pending.position <= self.checkpoint.record.position {
             return Ok(true);
         }
+        if !self.session.confirm_absent(self.context.read_models().as_ref()).await? {
+            self.rewind().await?;
+            return Ok(false);
+        }
         let Ok(mut batches) = self.session.groups().and_then(pack) else {
             return self.suspect_pending().await;
         };

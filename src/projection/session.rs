@@ -7,12 +7,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::changes::{Change as ModelChange, Place, Target};
 use super::error::ProjectionError;
 use super::{Declared, Rejection};
-use crate::backend::{Matching, Position};
+use crate::backend::{BackendError, Matching, Position, ReadFrom};
 use crate::event::NonEmpty;
 use crate::evolution::Evolution;
 use crate::panics::text_of;
@@ -27,6 +28,9 @@ const KEPT: usize = 100_000;
 
 /// How many keys one request asks for.
 const ASKED: usize = 1000;
+
+/// How many single models the leader is asked for at a time.
+const ASKED_OF_LEADER: usize = 64;
 
 /// The changes of one event.
 pub(super) struct Effect {
@@ -56,12 +60,21 @@ struct Model {
     key: Key,
     revision: u64,
     exists: bool,
+    /// Whether the leader has said so, or this runner has written it. Else any replica has, which may be behind.
+    certain: bool,
     /// The last event that is stored in it.
     stored: Position,
     /// The index entries that are stored for it.
     entries: BTreeSet<Key>,
     /// The last event that changed it since.
     changed: Option<Position>,
+}
+
+impl Model {
+    /// Whether nothing is to be written of it, and only a replica has said that there is nothing to delete.
+    fn is_doubtful(&self) -> bool {
+        !self.certain && !self.exists && self.changed.is_some() && self.place.is_empty()
+    }
 }
 
 /// The writes of one model, which must travel together.
@@ -146,6 +159,7 @@ impl Session {
                 key,
                 revision: 0,
                 exists: false,
+                certain: false,
                 stored: Position::START,
                 entries: BTreeSet::new(),
                 changed: None,
@@ -183,6 +197,7 @@ impl Session {
             place,
             revision: entry.revision,
             exists: entry.value.is_some(),
+            certain: false,
             stored: layout::position(&entry.headers).unwrap_or_default(),
             key: entry.key,
             entries,
@@ -208,6 +223,29 @@ impl Session {
             catch_unwind(AssertUnwindSafe(|| (change.apply)(place))).map_err(panic_text)??;
         }
         Ok(())
+    }
+
+    /// Asks the leader for the models of which nothing is to be written because there are none: what a replica that is behind
+    /// did not know would be lost, for no guard finds it out. False when one is not as it was believed to be. One round trip
+    /// for each that was not asked for before and that this runner has not written, many of them at a time.
+    pub(super) async fn confirm_absent(
+        &mut self,
+        bucket: &dyn KeyValue,
+    ) -> Result<bool, BackendError> {
+        let doubtful = |target: &&Target| self.models.get(target).is_some_and(Model::is_doubtful);
+        let doubtful: Vec<Target> = self.touched.iter().filter(doubtful).cloned().collect();
+        for targets in doubtful.chunks(ASKED_OF_LEADER) {
+            let keys = targets.iter().filter_map(|target| Some(&self.models.get(target)?.key));
+            let slots = try_join_all(keys.map(|key| bucket.get(key, ReadFrom::Leader))).await?;
+            for (target, slot) in targets.iter().zip(slots) {
+                let Some(model) = self.models.get_mut(target) else { continue };
+                if slot.revision != model.revision {
+                    return Ok(false);
+                }
+                model.certain = true;
+            }
+        }
+        Ok(true)
     }
 
     /// What must be written for all that has changed since the last writes, in the order it changed.
@@ -278,6 +316,7 @@ impl Session {
             if let Some(model) = self.models.get_mut(&group.target) {
                 model.revision = revision;
                 model.exists = matches!(group.writes[0].change, Change::Put(_));
+                model.certain = true;
                 model.stored = model.changed.take().unwrap_or(model.stored);
                 model.entries = group.entries;
             }

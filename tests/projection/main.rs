@@ -9,4 +9,5 @@ mod generations;
 mod once;
 mod poison;
 mod server;
+mod stale;
 mod trouble;
