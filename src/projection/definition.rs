@@ -85,7 +85,10 @@ pub trait Projection: Send + Sync + 'static {
 /// The domain events that a projection reads.
 ///
 /// Every [`DomainEvent`] is one: the events of one aggregate type. For several, make an enum and read each by the
-/// type of its aggregate.
+/// type of its aggregate. Where it tells its [`shapes`](DomainEvent::shapes), as a derived one does, an event of another
+/// type means nothing here, and one of a newer version cannot be used. Code that learns to read another event type reads
+/// none of those that were passed over: raise the [`VERSION`](Projection::VERSION) of a projection with it, and let
+/// effects and process managers know a type before it is stored.
 pub trait EventSet: Sized + Send {
     /// The event, or `None` for one that means nothing here; it is passed over.
     ///
@@ -93,13 +96,16 @@ pub trait EventSet: Sized + Send {
     /// version ([`StoredEvent::evolved`]); one that is split comes in its parts, all of which take effect together.
     ///
     /// # Errors
-    /// [`StoreError::Shape`] when it does not have the shape it should have.
+    /// [`StoreError::Shape`] when it does not have the shape it should have, or a newer one.
     fn read(stored: &StoredEvent) -> Result<Option<Self>, StoreError>;
 }
 
 impl<E: DomainEvent + Send> EventSet for E {
     fn read(stored: &StoredEvent) -> Result<Option<Self>, StoreError> {
-        if stored.is_tombstone() { Ok(None) } else { stored.data().map(Some) }
+        match stored.is_tombstone() || !stored.may_be::<E>() {
+            true => Ok(None),
+            false => stored.domain_event().map(Some),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use ipld_core::ipld::Ipld;
 use serde::de::DeserializeOwned;
 
 use super::{StoreError, StoredEvent};
-use crate::event::{DomainEvent, Envelope};
+use crate::event::{DomainEvent, Envelope, SchemaVersion};
 use crate::evolution::{Evolution, Evolved, Kind, UpcastError};
 use crate::ipld::{self, BlockError};
 use crate::subject::EventType;
@@ -57,28 +57,52 @@ impl StoredEvent {
     /// where `E` tells its [`shapes`](DomainEvent::shapes); [`StoreError::Upcast`].
     pub fn events<E: DomainEvent>(&self) -> Result<Vec<E>, StoreError> {
         match &self.today {
-            Today::Changed(evolution) => {
-                self.upcast(evolution)?.iter().map(|made| self.read(&made.value)).collect()
-            }
+            Today::Changed(evolution) => self
+                .upcast(evolution)?
+                .iter()
+                .map(|made| {
+                    self.check_shape::<E>(&made.name, made.version)?;
+                    self.read(&made.value)
+                })
+                .collect(),
             _ => Ok(vec![self.domain_event()?]),
         }
     }
 
-    /// The event as one of a type that says which event types are its own. Serde reads an event of another name, or of a newer
-    /// version, into it as well where the fields it looks for are there.
+    /// The event as one of a type that says which event types are its own.
     pub(crate) fn domain_event<E: DomainEvent>(&self) -> Result<E, StoreError> {
-        let Envelope { event_type, schema_version, .. } = &self.envelope;
+        self.check_shape::<E>(self.envelope.event_type.as_str(), self.envelope.schema_version)?;
+        self.data()
+    }
+
+    /// Refuses an event type that a domain type does not have, and a newer version than it knows. Serde reads either into it
+    /// as well where the fields it looks for are there.
+    fn check_shape<E: DomainEvent>(
+        &self,
+        name: &str,
+        version: SchemaVersion,
+    ) -> Result<(), StoreError> {
         let of = std::any::type_name::<E>();
-        match E::shape_of(event_type.as_str()) {
-            Some(shape) if *schema_version > shape.version => Err(self.shape(format!(
-                "{of} knows versions up to {}; bring the code up to date",
-                shape.version
-            ))),
-            None if !E::shapes().is_empty() => {
-                Err(self.shape(format!("{of} has no event of this name; add it, or an upcaster")))
+        let reason = match E::shape_of(name) {
+            Some(shape) if version > shape.version => {
+                format!("{of} knows versions up to {}; bring the code up to date", shape.version)
             }
-            Some(_) | None => self.data(),
-        }
+            None if !E::shapes().is_empty() => {
+                format!("{of} has no event of this name; add it, or an upcaster")
+            }
+            Some(_) | None => return Ok(()),
+        };
+        Err(StoreError::Shape {
+            event_type: name.to_owned(),
+            schema_version: version,
+            position: self.position.get(),
+            reason,
+        })
+    }
+
+    /// Whether its event type is one of those of a domain type, or that type does not say which those are.
+    pub(crate) fn may_be<E: DomainEvent>(&self) -> bool {
+        E::shapes().is_empty() || E::shape_of(self.envelope.event_type.as_str()).is_some()
     }
 
     /// What it is today, each event by itself: with today's type, schema version and data, and with all the rest of the

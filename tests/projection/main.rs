@@ -7,6 +7,7 @@ mod domain;
 mod effects;
 mod generations;
 mod once;
+mod other_events;
 mod poison;
 mod server;
 mod stale;
