@@ -16,7 +16,8 @@ use crate::event::{Headers, NonEmpty, names};
 use crate::store::{Context, EventFilter, StoreError, StoredEvent, Verifier};
 use crate::subject::{EventType, Pattern, SubjectScheme};
 
-/// Which events a projection reads, as the server can tell and as headers tell: those that pass any of the filters.
+/// Which events a projection reads, as the server can tell and as positions and headers tell: those that pass any of the
+/// filters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Selection {
@@ -27,6 +28,13 @@ pub struct Selection {
 struct Filter {
     pattern: Pattern,
     event_type: Option<EventType>,
+    /// Left out where it leaves nothing out, as records have it that were written before it was.
+    #[serde(default, skip_serializing_if = "is_start")]
+    after: Position,
+}
+
+fn is_start(position: &Position) -> bool {
+    *position == Position::START
 }
 
 impl Selection {
@@ -37,14 +45,10 @@ impl Selection {
         let filters: Result<Vec<_>, _> = filters
             .iter()
             .map(|filter| {
-                let text = match filter.stream() {
-                    Some((aggregate, Some(id))) => scheme.events_of(aggregate, id).to_string(),
-                    Some((aggregate, None)) => scheme.events_of_type(aggregate),
-                    None => scheme.all_events(),
-                };
                 Ok(Filter {
-                    pattern: Pattern::parse(&text)?,
+                    pattern: Pattern::parse(&filter.subjects(scheme))?,
                     event_type: filter.event_type().cloned(),
+                    after: *filter.position(),
                 })
             })
             .collect();
@@ -63,11 +67,12 @@ impl Selection {
         NonEmpty::from_vec(patterns).unwrap_or_else(|| NonEmpty::one(Pattern::everything()))
     }
 
-    /// Whether a message passes, by its subject and its headers alone.
+    /// Whether a message passes, by its position, its subject and its headers alone.
     pub(crate) fn passes(&self, message: &StoredMessage) -> bool {
         let header = message.headers.get(names::EVENT_TYPE);
-        self.filters.iter().any(|Filter { pattern, event_type }| {
-            event_type.as_ref().is_none_or(|wanted| header == Some(wanted.as_str()))
+        self.filters.iter().any(|Filter { pattern, event_type, after }| {
+            message.position > *after
+                && event_type.as_ref().is_none_or(|wanted| header == Some(wanted.as_str()))
                 && pattern.matches(message.subject.as_str())
         })
     }

@@ -1,4 +1,5 @@
-//! Events that are not those of the type a projection reads, though serde would read them into it.
+//! Events that are not those of the type a projection reads, though serde would read them into it, and events that a filter
+//! leaves out.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +8,7 @@ use cim_persistence::event::NonEmpty;
 use cim_persistence::evolution::{Evolution, Upcast};
 use cim_persistence::projection::{
     Changes, Declared, Effects, FirstStart, Fold, ModelsAsOf, Projection, ProjectionError,
-    Projections, Rejection, RunningEffects, RunningProjection, load_projection,
+    Projections, Rejection, RunningEffects, RunningProjection, Selection, load_projection,
 };
 use cim_persistence::read_model::ReadModel;
 use cim_persistence::state::Key;
@@ -179,4 +180,20 @@ async fn an_event_that_upcasters_made_another_is_read_into_no_other_type() {
         other => panic!("{:?}", other.map(|events| events.len())),
     }
     assert_eq!(readers::<0>(&context).await, [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_leaves_out_what_lies_before_its_position() {
+    let context = Store::new().healthy();
+    for cents in [1, 10, 100] {
+        stores(&context, Booked { cents }).await;
+    }
+    assert_eq!(readers::<2>(&context).await, [100; 4]);
+}
+
+#[test]
+fn a_selection_that_was_stored_without_a_position_reads_everything() {
+    let stored = r#"[{"pattern":"cim.events.bank.>","event_type":null}]"#;
+    let selection: Selection = serde_json::from_str(stored).unwrap();
+    assert_eq!(serde_json::to_string(&selection).unwrap(), stored);
 }
