@@ -83,7 +83,8 @@ impl RunningProjection {
     /// Waits until every event stored before this call has taken effect, whichever instance does it.
     ///
     /// # Errors
-    /// Why the projection stopped, if it did; [`ProjectionError::NotReached`] after `patience`.
+    /// Why this instance stopped, if it did, and that it did when it is asked again; [`ProjectionError::NotReached`] after
+    /// `patience`.
     pub async fn caught_up(&mut self, patience: Duration) -> Result<(), ProjectionError> {
         let last = self.context.status().await?.last;
         let projections = Projections::of(&self.context);
@@ -98,8 +99,11 @@ impl RunningProjection {
         match futures::future::select(waiting, ended).await {
             Either::Left((reached, _)) => reached,
             Either::Right((ended, _)) => {
+                // Why can be told once only.
                 self.task = None;
-                ended
+                ended?;
+                let reason = format!("{} has ended before; start it again", self.name);
+                Err(ProjectionError::Definition { reason })
             }
         }
     }

@@ -27,6 +27,9 @@ async fn the_default_is_to_stop_before_it_and_to_say_why() {
         }
         other => panic!("{other:?}"),
     }
+    // Why is told once; that it has ended is told whenever it is asked for.
+    let again = running.caught_up(PATIENCE).await;
+    assert!(matches!(again, Err(ProjectionError::Definition { .. })), "{again:?}");
     assert!(!running.is_running());
     assert_eq!(stored(&store.models, 1).await, good);
     let report = Projections::of(&context).report("balances").await.unwrap();
