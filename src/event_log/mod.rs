@@ -9,10 +9,12 @@ mod memory;
 mod commit;
 
 use std::fmt;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use tokio::time::sleep;
 
 use crate::backend::{
     BackendError, Bound, Count, Followed, Matching, NewMessage, Position, ReadFrom, StoredMessage,
@@ -47,6 +49,28 @@ pub struct LogStatus {
     /// When it was created. Another log under the same name has another time.
     pub created: Timestamp,
 }
+
+/// What a log says of itself that has been read up to a position. While it says that it ends before, and is the log that was
+/// created at this time, it is asked again for two seconds: a new leader may not have applied everything yet.
+pub(crate) async fn status_since(
+    log: &dyn EventLog,
+    created: Timestamp,
+    reached: Position,
+) -> Result<LogStatus, BackendError> {
+    let mut status = log.status().await?;
+    for _ in 0..DOUBTS {
+        if status.created != created || status.last >= reached {
+            break;
+        }
+        sleep(DOUBT).await;
+        status = log.status().await?;
+    }
+    Ok(status)
+}
+
+/// How often, and after how long, a log that looks cut is looked at again before that is believed.
+const DOUBTS: u32 = 10;
+const DOUBT: Duration = Duration::from_millis(200);
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]

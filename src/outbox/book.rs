@@ -14,6 +14,7 @@ use super::ledger::{Delta, Ledger};
 use super::records::{Cursor, FORMAT, HeldMessage, Keys};
 use crate::backend::{BackendError, Matching, Position, ReadFrom, Start};
 use crate::event::NonEmpty;
+use crate::event_log::status_since;
 use crate::state::{Entry, Key, KeyValue, Watched};
 use crate::store::Context;
 
@@ -39,7 +40,7 @@ impl Book {
 
     /// The ledger, and the messages that are parked. A relay that never ran stands before the first message.
     pub(super) async fn load(&self) -> Result<(Ledger, Vec<HeldMessage>), OutboxError> {
-        let status = self.context.log().status().await?;
+        let mut status = self.context.log().status().await?;
         for _ in 0..ATTEMPTS {
             let (revision, cursor) = self.cursor().await?;
             let cursor = cursor.unwrap_or_else(|| Cursor {
@@ -51,9 +52,13 @@ impl Book {
                 deferred: 0,
                 writer: Uuid::nil(),
             });
-            let (read, log) = (cursor.position.get(), (status.created, status.last));
-            if cursor.log_created != log.0 || cursor.position > log.1 {
-                return Err(OutboxError::LogTruncated { position: read, last: log.1.get() });
+            let (read, created) = (cursor.position, cursor.log_created);
+            if read > status.last {
+                status = status_since(self.context.log().as_ref(), created, read).await?;
+            }
+            if created != status.created || read > status.last {
+                let (position, last) = (read.get(), status.last.get());
+                return Err(OutboxError::LogTruncated { position, last });
             }
             // Held messages are those of this cursor only if they were seen together with it.
             let entries = self.entries().await?;

@@ -9,7 +9,7 @@ use super::records::{Checkpoint, FORMAT, Held, Keys, put, read};
 use super::{Declared, Projection};
 use crate::backend::{BackendError, Position, StoredMessage};
 use crate::event::NonEmpty;
-use crate::event_log::{EventLog, LogQuery};
+use crate::event_log::{EventLog, LogQuery, status_since};
 use crate::lease::is_held;
 use crate::read_model::index::Index;
 use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
@@ -296,7 +296,7 @@ pub(super) async fn is_same_log(
     }
 }
 
-/// Refuses a log that is not the one that a checkpoint was made on. Two round trips.
+/// Refuses a log that is not the one that a checkpoint was made on. Two round trips, more while it seems to be too short.
 pub(crate) async fn check_log(
     context: &Context,
     projection: &str,
@@ -307,7 +307,8 @@ pub(crate) async fn check_log(
         position: checkpoint.position.get(),
         reason,
     };
-    let status = context.status().await?;
+    let log = context.log().as_ref();
+    let status = status_since(log, checkpoint.log_created, checkpoint.position).await?;
     if status.created != checkpoint.log_created {
         return Err(truncated(format!("but it was made anew on {}", status.created)));
     }
@@ -315,7 +316,7 @@ pub(crate) async fn check_log(
         return Err(truncated(format!("but it ends at {}", status.last)));
     }
     let Some(wanted) = &checkpoint.mark else { return Ok(()) };
-    match claimed_at(context.log().as_ref(), checkpoint.position).await? {
+    match claimed_at(log, checkpoint.position).await? {
         Some(found) if found == *wanted => Ok(()),
         found => Err(truncated(format!(
             "but holds {} there, not {wanted}",

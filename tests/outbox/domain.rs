@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cim_persistence::backend::Position;
 use cim_persistence::event::NonEmpty;
-use cim_persistence::event_log::MemoryLog;
+use cim_persistence::event_log::{EventLog, MemoryLog};
 use cim_persistence::outbox::{
     Outbox, OutboxError, OutboxMessage, PendingMessage, PublishError, Publisher, Relay,
     RelayOptions, RelayStatus, RetryPolicy, Topic,
@@ -38,7 +38,8 @@ impl Store {
         self.with_log(self.log.clone(), faults)
     }
 
-    fn with_log(&self, log: MemoryLog, faults: &Faults) -> Context {
+    /// A process on another log, where these faults meet its bucket of read models.
+    pub(crate) fn with_log(&self, log: impl EventLog + 'static, faults: &Faults) -> Context {
         let ports = Ports::new(
             Arc::new(log),
             Arc::new(MemoryKeyValue::new("state")),

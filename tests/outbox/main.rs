@@ -5,6 +5,8 @@
 mod domain;
 mod faults;
 mod manual;
+#[path = "../support/new_leader.rs"]
+mod new_leader;
 mod relay;
 mod server;
 mod trouble;

@@ -9,11 +9,13 @@ use cim_persistence::outbox::{
     Outbox, OutboxError, OutboxMessage, Relay, RelayOptions, RelayPhase, Topics,
 };
 use cim_persistence::store::CommitInfo;
+use cim_persistence::testing::faults::Faults;
 use futures::StreamExt;
 
 use crate::domain::{
     Receiver, Say, Store, assert_sound, options, order, send, send_many, topic, until, until_done,
 };
+use crate::new_leader::NewLeader;
 
 #[tokio::test(start_paused = true)]
 async fn each_message_is_published_once_and_in_order_while_nothing_fails() {
@@ -35,6 +37,28 @@ async fn each_message_is_published_once_and_in_order_while_nothing_fails() {
     let last = send_many(&context, 3000, 10).await;
     until_done(&mut relay, last).await;
     assert_eq!(receiver.arrived().len(), 3010);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_has_not_applied_everything_is_no_other_log() {
+    let store = Store::new();
+    let last = send_many(&store.healthy(), 0, 10).await;
+    let receiver = Receiver::kind();
+    let mut relay = Relay::start(&Outbox::of(&store.healthy()), receiver.clone(), options());
+    until_done(&mut relay, last).await;
+    relay.stop().await.unwrap();
+    let last = send_many(&store.healthy(), 10, 1).await;
+    let context = store.with_log(NewLeader::of(&store.log, 5, 3), &Faults::new());
+    let mut relay = Relay::start(&Outbox::of(&context), receiver.clone(), options());
+    until_done(&mut relay, last).await;
+    relay.stop().await.unwrap();
+    assert_eq!(receiver.arrived().len(), 11);
+    // A log that stays short is believed.
+    let context = store.with_log(NewLeader::of(&store.log, 5, u32::MAX), &Faults::new());
+    match Outbox::of(&context).list_parked().await {
+        Err(OutboxError::LogTruncated { position: 11, last: 6 }) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cim_persistence::backend::Position;
 use cim_persistence::event::{DomainEvent, NonEmpty};
-use cim_persistence::event_log::MemoryLog;
+use cim_persistence::event_log::{EventLog, MemoryLog};
 use cim_persistence::projection::{Changes, Declared, Projection, ProjectionOptions, Rejection};
 use cim_persistence::read_model::ReadModel;
 use cim_persistence::state::{KeyValue, MemoryKeyValue};
@@ -137,8 +137,13 @@ impl Store {
 
     /// A process on this store, where these faults meet it.
     pub(crate) fn process(&self, faults: &Faults) -> Context {
+        self.on_log(self.log.clone().with_faults(faults), faults)
+    }
+
+    /// A process on another log, where these faults meet the models.
+    pub(crate) fn on_log(&self, log: impl EventLog + 'static, faults: &Faults) -> Context {
         let ports = Ports::new(
-            Arc::new(self.log.clone().with_faults(faults)),
+            Arc::new(log),
             Arc::new(MemoryKeyValue::new("state")),
             Arc::new(MemoryKeyValue::new("snapshots")),
             Arc::new(self.models.clone().with_faults(faults)),

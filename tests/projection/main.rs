@@ -6,6 +6,8 @@ mod as_of;
 mod domain;
 mod effects;
 mod generations;
+#[path = "../support/new_leader.rs"]
+mod new_leader;
 mod once;
 mod other_events;
 mod poison;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cim_persistence::event::NonEmpty;
 use cim_persistence::projection::{
     Changes, Declared, PoisonPolicy, Projection, ProjectionError, ProjectionOptions,
     ProjectionStatus, Projections, Rejection, RunningProjection,
@@ -17,6 +18,7 @@ use crate::domain::{
     Balances, Moved, PATIENCE, Store, expected, last, many_moves, moves, options, stored,
 };
 use crate::generations::until_generation;
+use crate::new_leader::NewLeader;
 
 fn start(context: &cim_persistence::Context) -> RunningProjection {
     RunningProjection::start(context, Balances::<1>, options()).unwrap()
@@ -44,6 +46,30 @@ async fn a_replica_that_is_behind_is_no_other_log() {
     running.caught_up(PATIENCE).await.unwrap();
     assert_eq!((position, faults.planned()), (last(&context).await, 0));
     assert_eq!(stored(&store.models, 1).await, expected(&context, 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_has_not_applied_everything_is_no_other_log() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let mut running = start(&context);
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let position = moves(&context, "a1", "a2", 1).await;
+    let leader = NewLeader::of(&store.log, 5, 3);
+    let running = start(&store.on_log(leader, &Faults::new()));
+    let reached = Projections::of(&context).wait_for("balances", position, PATIENCE).await;
+    running.stop().await.unwrap();
+    reached.unwrap();
+    // A log that stays short is believed.
+    let leader = NewLeader::of(&store.log, 5, u32::MAX);
+    let running = start(&store.on_log(leader, &Faults::new()));
+    while running.is_running() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let ended = running.stop().await;
+    assert!(matches!(ended, Err(ProjectionError::LogTruncated { position: 11, .. })), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,7 +175,7 @@ async fn what_readers_see_may_be_broken_and_is_built_anew() {
         Change::Put("[7]".into()),
         Expected::Anything,
     );
-    store.models.write(cim_persistence::event::NonEmpty::one(broken)).await.unwrap();
+    store.models.write(NonEmpty::one(broken)).await.unwrap();
     moves(&context, "a1", "a2", 9).await;
     Projections::of(&context).rebuild("balances").await.unwrap();
     let mut running = start(&context);
