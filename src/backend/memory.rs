@@ -126,6 +126,11 @@ impl MemoryStream {
         Ok(self.inner.model().end())
     }
 
+    /// Refuses a message that no batch holds.
+    pub(crate) fn check(&self, message: NewMessage) -> Result<(), BackendError> {
+        wire::checked(Write::Batch(vec![message]), &self.inner.limits).map(drop)
+    }
+
     /// Stores all messages or none and returns the position of the last.
     pub(crate) async fn write(&self, write: Write) -> Result<Position, BackendError> {
         let write = wire::checked(write, &self.inner.limits)?;

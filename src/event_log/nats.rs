@@ -186,6 +186,11 @@ impl NatsLog {
         self.get_leader(json!({ "seq": after.next(), "next_by_subj": filter })).await
     }
 
+    /// Refuses a message that not every place in a batch holds.
+    pub(crate) fn check(&self, message: &NewMessage) -> Result<(), BackendError> {
+        headers::check(message, Some(Place::WIDEST), self.connection.max_payload())
+    }
+
     /// Hands one message over. Not a part of the future that waits for its answer, which would keep the headers.
     fn leave(&self, publisher: &Publisher, message: &NewMessage) -> Result<Sent, BackendError> {
         headers::check(message, None, self.connection.max_payload())?;
@@ -320,7 +325,7 @@ impl EventLog for NatsLog {
     }
 
     fn admits(&self, message: &NewMessage) -> bool {
-        headers::check(message, Some(Place::WIDEST), self.connection.max_payload()).is_ok()
+        self.check(message).is_ok()
     }
 
     fn publish_stream<'a>(

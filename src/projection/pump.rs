@@ -304,7 +304,7 @@ impl<P: Projection> Pump<P> {
                 return Ok(Err(reason));
             }
         }
-        if let Err(reason) = self.session.groups().and_then(pack) {
+        if let Err(reason) = self.batches() {
             return Ok(Err(reason));
         }
         let mark = delivered.mark();
@@ -365,7 +365,7 @@ impl<P: Projection> Pump<P> {
             self.rewind().await?;
             return Ok(false);
         }
-        let Ok(mut batches) = self.session.groups().and_then(pack) else {
+        let Ok(mut batches) = self.batches() else {
             return self.suspect_pending().await;
         };
         let last = batches.pop().unwrap_or_default();
@@ -387,6 +387,10 @@ impl<P: Projection> Pump<P> {
         self.pending.events = 0;
         self.session.finish();
         Ok(true)
+    }
+
+    fn batches(&self) -> Result<Vec<Vec<Group>>, Rejection> {
+        pack(self.session.groups()?, self.bucket())
     }
 
     async fn write_groups(

@@ -104,6 +104,10 @@ impl KeyValue for MemoryKeyValue {
         self.write_all(writes).boxed()
     }
 
+    fn check(&self, write: &KeyWrite) -> Result<(), BackendError> {
+        self.stream.check(self.bucket.message(write.clone()))
+    }
+
     fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>> {
         async move {
             let subjects = self.stream.subjects(&self.bucket.filter(pattern)).await?;

@@ -121,6 +121,14 @@ pub trait KeyValue: fmt::Debug + Send + Sync {
     /// One round trip.
     fn write(&self, writes: NonEmpty<KeyWrite>) -> BoxFuture<'_, Result<Vec<u64>, BackendError>>;
 
+    /// Refuses a change that cannot travel with others, as far as can be said without sending it. No I/O.
+    ///
+    /// # Errors
+    /// [`BackendError::TooLarge`] for a value that no message holds together with its headers.
+    fn check(&self, _write: &KeyWrite) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// The keys that match a pattern with `*` and `>` and were set and not purged, in no order. Keys deleted since may
     /// be among them. One round trip per 100,000 keys, answered by the leader.
     fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>>;

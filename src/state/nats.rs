@@ -105,6 +105,10 @@ impl KeyValue for NatsKeyValue {
         self.write_all(writes).boxed()
     }
 
+    fn check(&self, write: &KeyWrite) -> Result<(), BackendError> {
+        self.log.check(&self.bucket.message(write.clone()))
+    }
+
     fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>> {
         self.list(pattern).boxed()
     }

@@ -274,3 +274,57 @@ async fn an_event_whose_model_no_message_holds_is_parked() {
     let slot = store.models.get(&Key::new("hoard.all").unwrap(), Default::default()).await.unwrap();
     assert_eq!(slot.value.unwrap(), r#"{"text":"xxxxxxx"}"#);
 }
+
+/// An event that fills the shelves, and one that does not fit into the last of them.
+struct Shelves;
+
+const SHELVES: usize = 1_200;
+
+impl Projection for Shelves {
+    const NAME: &'static str = "shelves";
+    type Event = Moved;
+
+    fn models() -> Vec<Declared> {
+        vec![Declared::of::<Hoard>()]
+    }
+
+    fn project(
+        &self,
+        event: Moved,
+        _: &StoredEvent,
+        changes: &mut Changes,
+    ) -> Result<(), Rejection> {
+        for shelf in 0..SHELVES {
+            let id = AggregateId::new(format!("s{shelf}"))?;
+            match (event.cents, shelf + 1 == SHELVES) {
+                (0, _) => changes.upsert(&id, |hoard: &mut Hoard| hoard.text.push('a')),
+                (_, true) => changes.upsert(&id, |hoard: &mut Hoard| {
+                    hoard.text.push_str(&"b".repeat(2_000_000));
+                }),
+                (_, false) => changes.upsert(&id, |hoard: &mut Hoard| hoard.text.push('b')),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The writes of such a run travel in several batches, and the one that is too large is in the last.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_does_not_fit_leaves_nothing_in_any_model() {
+    let store = Store::new();
+    let context = store.healthy();
+    moves(&context, "a1", "a2", 0).await;
+    let large = moves(&context, "a1", "a2", 1).await;
+    moves(&context, "a1", "a2", 0).await;
+    let options = ProjectionOptions { poison: PoisonPolicy::PARK, ..options() };
+    let mut running = RunningProjection::start(&context, Shelves, options).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    let parked = Projections::of(&context).parked("shelves").await.unwrap();
+    assert_eq!(parked.iter().map(|event| event.position).collect::<Vec<_>>(), [large]);
+    assert!(parked[0].reason.contains("2000"), "{}", parked[0].reason);
+    for shelf in [0, SHELVES - 1] {
+        let key = Key::new(format!("hoard.s{shelf}")).unwrap();
+        let slot = store.models.get(&key, Default::default()).await.unwrap();
+        assert_eq!(slot.value.unwrap(), r#"{"text":"aa"}"#, "shelf {shelf}");
+    }
+}
