@@ -189,6 +189,16 @@ impl MemoryStream {
         Ok(self.inner.model().first_after(subject, after.get()).cloned())
     }
 
+    pub(crate) async fn first_matching(
+        &self,
+        pattern: &Pattern,
+        after: Position,
+    ) -> Result<Option<StoredMessage>, BackendError> {
+        self.meet(CallKind::LeaderRead, &[pattern.as_str()]).await?;
+        let model = self.inner.model();
+        Ok(model.chunk(Some(pattern.as_str()), after.get(), u64::MAX, 1).pop())
+    }
+
     /// The last message of each subject that has one, in order of position.
     pub(crate) async fn lasts(
         &self,

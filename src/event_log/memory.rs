@@ -107,6 +107,14 @@ impl EventLog for MemoryLog {
         self.stream.first_after(subject, after).boxed()
     }
 
+    fn first_matching<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        after: Position,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        self.stream.first_matching(pattern, after).boxed()
+    }
+
     fn lasts<'a>(
         &'a self,
         subjects: &'a [Subject],

@@ -17,8 +17,8 @@ use futures::stream::BoxStream;
 use tokio::time::sleep;
 
 use crate::backend::{
-    BackendError, Bound, Count, Followed, Matching, NewMessage, Position, ReadFrom, StoredMessage,
-    TailQuery,
+    BackendError, Bound, Count, Followed, Matching, NewMessage, Position, ReadFrom, Start,
+    StoredMessage, TailQuery,
 };
 use crate::clock::Timestamp;
 use crate::event::NonEmpty;
@@ -145,6 +145,26 @@ pub trait EventLog: fmt::Debug + Send + Sync {
         subject: &'a Subject,
         after: Position,
     ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>>;
+
+    /// The first message after a position on a subject that matches, as the leader sees it. One round trip; where an
+    /// implementation does not have it, what following takes.
+    fn first_matching<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        after: Position,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        let patterns = NonEmpty::one(pattern.clone());
+        let mut followed = self.follow(TailQuery { patterns, start: Start::After(after) });
+        Box::pin(async move {
+            match followed.next().await {
+                Some(Ok(first)) => Ok(first.into_message()),
+                // It ends before, so there is nothing behind it.
+                Some(Err(BackendError::Truncated { .. })) => Ok(None),
+                Some(Err(error)) => Err(error),
+                None => Err(BackendError::unavailable("following the log ended")),
+            }
+        })
+    }
 
     /// The last message of each subject that has one, in order of position; at most 1000 subjects. One round trip.
     fn lasts<'a>(

@@ -169,7 +169,7 @@ impl NatsLog {
         up_to: Position,
     ) -> Result<bool, BackendError> {
         for pattern in patterns {
-            let first = self.first_matching(pattern.as_str(), Position::START).await?;
+            let first = self.first_on(pattern.as_str(), Position::START).await?;
             if first.is_some_and(|first| first.position <= up_to) {
                 return Ok(true);
             }
@@ -178,7 +178,7 @@ impl NatsLog {
     }
 
     /// The first message after a position on a subject that matches, as the leader sees it. One round trip.
-    async fn first_matching(
+    async fn first_on(
         &self,
         filter: &str,
         after: Position,
@@ -353,7 +353,15 @@ impl EventLog for NatsLog {
         subject: &'a Subject,
         after: Position,
     ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
-        self.first_matching(subject.as_str(), after).boxed()
+        self.first_on(subject.as_str(), after).boxed()
+    }
+
+    fn first_matching<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        after: Position,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        self.first_on(pattern.as_str(), after).boxed()
     }
 
     fn lasts<'a>(

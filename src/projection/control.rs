@@ -37,7 +37,7 @@ impl Projections {
         Self { context: context.clone(), seen: Arc::default() }
     }
 
-    /// How a projection is doing. Two round trips.
+    /// How a projection is doing. A few round trips, to the leaders.
     ///
     /// What the active instance last said, at most a second old, except that whether it is up to date is looked up now.
     ///
@@ -184,26 +184,53 @@ impl Projections {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing that a projection reads lies after one position, up to another.
+    /// Whether nothing that a projection reads lies after one position, up to another that is stored. One round trip to the
+    /// leader for each pattern of the projection, and those of reading what it reads.
     async fn has_passed(
         &self,
         reads: &Selection,
         at: Position,
         position: Position,
     ) -> Result<bool, ProjectionError> {
-        for pattern in reads.patterns().iter() {
-            let filter = Some(pattern.as_str().to_owned());
-            let mut messages = self.context.log().read(LogQuery { filter, after: at });
-            while let Some(message) = messages.next().await.transpose()? {
-                if message.position > position {
-                    break;
-                }
-                if reads.passes(&message) {
-                    return Ok(false);
-                }
+        for pattern in &reads.patterns() {
+            let mut at = at;
+            while at < position {
+                let seen = self.read_up_to(reads, pattern, at, position).await?;
+                let Some(seen) = seen else { return Ok(false) };
+                // A replica that is behind has nothing more; the leader knows.
+                let next = match seen < position {
+                    true => self.context.log().first_matching(pattern, seen).await?,
+                    false => None,
+                };
+                at = match next.filter(|message| message.position <= position) {
+                    Some(message) if reads.passes(&message) => return Ok(false),
+                    Some(message) => message.position,
+                    None => position,
+                };
             }
         }
         Ok(true)
+    }
+
+    /// Up to where a replica knows that a projection reads nothing on one of its patterns; `None` when it reads something.
+    async fn read_up_to(
+        &self,
+        reads: &Selection,
+        pattern: &Pattern,
+        at: Position,
+        position: Position,
+    ) -> Result<Option<Position>, ProjectionError> {
+        let (mut seen, filter) = (at, Some(pattern.as_str().to_owned()));
+        let mut messages = self.context.log().read(LogQuery { filter, after: at });
+        while seen < position
+            && let Some(message) = messages.next().await.transpose()?
+        {
+            seen = message.position;
+            if seen <= position && reads.passes(&message) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(seen))
     }
 
     /// Pauses a projection: the active instance stops where it is, and goes on after [`resume`](Self::resume).

@@ -115,6 +115,14 @@ impl EventLog for OvertakenLog {
         self.within().first_after(subject, after)
     }
 
+    fn first_matching<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        after: Position,
+    ) -> BoxFuture<'a, Result<Option<StoredMessage>, BackendError>> {
+        self.within().first_matching(pattern, after)
+    }
+
     fn lasts<'a>(
         &'a self,
         subjects: &'a [Subject],

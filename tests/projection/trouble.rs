@@ -9,8 +9,8 @@ use cim_persistence::projection::{
 };
 use cim_persistence::read_model::ReadModel;
 use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite};
-use cim_persistence::store::StoredEvent;
-use cim_persistence::subject::{AggregateId, InvalidToken};
+use cim_persistence::store::{CommitInfo, ExpectedVersion, NewEvent, StoredEvent};
+use cim_persistence::subject::{AggregateId, AggregateType, InvalidToken};
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
 use serde::{Deserialize, Serialize};
 
@@ -221,6 +221,46 @@ async fn a_wait_does_not_believe_a_replica_that_is_behind() {
     let waited = projections.wait_for("balances", position, Duration::from_secs(1)).await;
     assert!(matches!(waited, Err(ProjectionError::NotReached { .. })), "{waited:?}");
     assert_eq!(faults.planned(), 0);
+}
+
+/// Where an account has moved a sum that is not read yet, a wait for something later must not be told that nothing is left
+/// by a replica that knows neither.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_only_if_the_leader_says_so() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let mut running = start(&context);
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let missed = moves(&context, "a1", "a2", 9).await;
+    let (teller, id) = (AggregateType::new("teller").unwrap(), AggregateId::new("t").unwrap());
+    let event = NewEvent::of(&Moved { to: "a1".to_owned(), cents: 1 }).unwrap();
+    let (event, info) = (NonEmpty::one(event), CommitInfo::default());
+    let appended = context.append(&teller, &id, ExpectedVersion::Any, &event, &info).await;
+    let position = appended.unwrap().head.position;
+    let reads = |call: &Call<'_>| {
+        call.stream == "memory" && call.subjects.iter().any(|s| s.contains("account"))
+    };
+    let faults = Faults::new();
+    let projections = Projections::of(&store.process(&faults));
+    faults.plan_when(reads, Fault::StaleRead(2));
+    let waited = projections.wait_for("balances", position, Duration::from_secs(1)).await;
+    assert!(matches!(waited, Err(ProjectionError::NotReached { .. })), "{waited:?}");
+    assert_eq!(faults.planned(), 0);
+    faults.plan_when(reads, Fault::StaleRead(2));
+    let report = projections.report("balances").await.unwrap();
+    assert_eq!(report.status, ProjectionStatus::Lagging { behind_by: 2 });
+    assert_eq!(faults.planned(), 0);
+    // What is not meant for it keeps nobody waiting.
+    let mut running = start(&context);
+    projections.wait_for("balances", missed, PATIENCE).await.unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    context.append(&teller, &id, ExpectedVersion::Any, &event, &info).await.unwrap();
+    projections.wait_for("balances", last(&context).await, PATIENCE).await.unwrap();
+    let report = projections.report("balances").await.unwrap();
+    assert_eq!(report.status, ProjectionStatus::UpToDate);
 }
 
 /// As large as an event says.

@@ -219,7 +219,7 @@ impl Reading {
             return Ok(piece);
         }
         let filter = self.filter.as_deref().unwrap_or(">");
-        match self.channel.log.first_matching(filter, self.after).await? {
+        match self.channel.log.first_on(filter, self.after).await? {
             Some(_) => Err(behind()),
             None => Ok(piece),
         }

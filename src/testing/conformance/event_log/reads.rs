@@ -6,7 +6,7 @@ use super::super::{promise, promise_eq};
 use super::{LogUnderTest, Outcome, message, positions, with_payload};
 use crate::backend::{BackendError, Guard, Position, ReadFrom};
 use crate::event_log::LogQuery;
-use crate::subject::Subject;
+use crate::subject::{Pattern, Subject};
 
 pub(super) async fn empty_log_has_nothing(under: LogUnderTest) -> Outcome {
     let subject = under.subject(0);
@@ -49,10 +49,13 @@ pub(super) async fn first_after_is_the_next_on_its_subject(under: LogUnderTest) 
         }
     }
     let end = under.log.status().await?.last.get() + 5;
+    let pattern = Pattern::parse(under.subject(0).as_str()).expect("a subject is a pattern");
     for after in (0..=end).map(Position::new) {
         let found = under.log.first_after(&under.subject(0), after).await?;
         let wanted = own.iter().copied().find(|position| *position > after);
         promise_eq!(found.map(|m| m.position), wanted, "the first message after {after}");
+        let found = under.log.first_matching(&pattern, after).await?;
+        promise_eq!(found.map(|m| m.position), wanted, "the first that matches after {after}");
     }
     Ok(())
 }
