@@ -182,7 +182,11 @@ impl<E: Effects> Worker<E> {
                     tracing::warn!(effects = E::NAME, %error, "effects begin again");
                     sleep(PAUSE).await;
                 }
-                ended => return ended,
+                Err(error) => {
+                    tracing::error!(effects = E::NAME, %error, "effects stopped");
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
             }
         }
     }
@@ -292,20 +296,25 @@ impl<E: Effects> Worker<E> {
                     place.revision = *revisions.last().expect("a revision for each write");
                     break;
                 }
-                Err(BackendError::Denied { subject, detail }) => {
-                    return Err(BackendError::Denied { subject, detail }.into());
-                }
-                Err(error) => {
+                Err(
+                    error @ (BackendError::Conflict { .. }
+                    | BackendError::Duplicate { .. }
+                    | BackendError::Unknown { .. }
+                    | BackendError::Unavailable { .. }),
+                ) => {
                     let (revision, record) = read::<Checkpoint>(bucket, &key).await?;
                     if record.is_some_and(|record| record.writer == place.record.writer) {
                         place.revision = revision;
                         break;
                     }
-                    if revision != place.revision {
+                    // Who shall stop waits for no server; what is not written down is repeated.
+                    if revision != place.revision || *self.stop.borrow() {
                         return Err(error.into());
                     }
                     sleep(PAUSE).await;
                 }
+                // It would be refused for ever.
+                Err(error) => return Err(error.into()),
             }
         }
         self.reached.send_replace(place.record.position);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Rejection;
 use super::error::ProjectionError;
-use super::records::{FORMAT, Parked};
+use super::records::{FORMAT, Parked, kept};
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 use crate::clock::Timestamp;
 use crate::event::{Headers, NonEmpty, names};
@@ -121,7 +121,7 @@ impl Delivered {
             position: self.position,
             generation,
             event_type: stored.map(|event| event.event_type().to_string()),
-            reason: reason.to_string(),
+            reason: kept(&reason.to_string()),
             parked_at: now,
         }
     }

@@ -100,10 +100,22 @@ pub struct Parked {
     pub generation: u64,
     /// The event's type, as far as it could be read.
     pub event_type: Option<String>,
-    /// Why not.
+    /// Why not; the first 4096 bytes of it.
     pub reason: String,
     /// When that was.
     pub parked_at: Timestamp,
+}
+
+/// How much of a reason is kept. What a service says may be longer than any message.
+const REASON: usize = 4096;
+
+/// A reason as a record keeps it.
+pub(super) fn kept(reason: &str) -> String {
+    if reason.len() <= REASON {
+        return reason.to_owned();
+    }
+    let end = (0..=REASON).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or_default();
+    format!("{} …", &reason[..end])
 }
 
 /// The form of all these records.

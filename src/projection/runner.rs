@@ -15,7 +15,7 @@ use super::error::ProjectionError;
 use super::feed::{PAUSE, Selection};
 use super::generations::{self, Building, Left, Plan};
 use super::pump::{Interrupt, Pump, Step};
-use super::records::{Checkpoint, Control, FORMAT, Held, Keys, put};
+use super::records::{Checkpoint, Control, FORMAT, Held, Keys, kept, put};
 use super::status::{ProjectionReport, ProjectionStatus, progress};
 use super::{Projection, ProjectionOptions};
 use crate::backend::Position;
@@ -168,7 +168,7 @@ impl<P: Projection> Runner<P> {
                 }
                 Err(Interrupt::Failed(error)) => {
                     tracing::error!(projection = P::NAME, %error, "projection stopped");
-                    let error_text = error.to_string();
+                    let error_text = kept(&error.to_string());
                     self.say(|report| {
                         report.status = ProjectionStatus::Failed { error: error_text }
                     });

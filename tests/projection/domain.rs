@@ -65,6 +65,12 @@ impl ReadModel for Total {
 /// An account of this name makes the projection refuse the event, one of the other makes it panic.
 pub(crate) const REFUSED: &str = "refused";
 pub(crate) const PANICS: &str = "panics";
+/// One of this name makes it refuse the event with more words than a message holds.
+pub(crate) const WORDY: &str = "wordy";
+
+pub(crate) fn many_words() -> String {
+    "no such account, ".repeat(100_000)
+}
 
 pub(crate) struct Balances<const VERSION: u32>;
 
@@ -89,6 +95,9 @@ impl<const V: u32> Projection for Balances<V> {
     ) -> Result<(), Rejection> {
         if event.to == REFUSED {
             return Err("no such account".into());
+        }
+        if event.to == WORDY {
+            return Err(many_words().into());
         }
         let from = stored.aggregate_id().tokens().collect::<String>();
         let position = stored.position().get();

@@ -1,5 +1,6 @@
 //! Effects outside: at least once, in order, never again for what was passed.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,8 +11,13 @@ use cim_persistence::projection::{
 };
 use cim_persistence::store::StoredEvent;
 use cim_persistence::testing::faults::{Faults, Rates};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
+use tracing_subscriber::{Layer, Registry};
 
-use crate::domain::{Moved, PANICS, REFUSED, Store, last, many_moves, moves, options};
+use crate::domain::{
+    Moved, PANICS, PATIENCE, REFUSED, Store, WORDY, last, many_moves, many_words, moves, options,
+};
 
 /// Writes down what it was asked to do.
 #[derive(Clone, Default)]
@@ -32,6 +38,9 @@ impl Effects for Mails {
             return Err("no address".into());
         }
         assert!(event.to != PANICS, "an address that panics");
+        if event.to == WORDY {
+            return Err(many_words().into());
+        }
         self.0.lock().unwrap().push(stored.position());
         Ok(())
     }
@@ -165,4 +174,57 @@ async fn crashes_repeat_a_few_and_lose_none() {
         assert_eq!(once, positions(1..=100), "seed {seed}");
         assert!(sent.len() <= 100 + (CRASHES + 1) * MOST_REPEATED, "{} in all", sent.len());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_longer_than_a_message_is_kept_in_part() {
+    let store = Store::new();
+    let context = store.healthy();
+    let wordy = moves(&context, "a1", WORDY, 1).await;
+    many_moves(&context, 3).await;
+    let mails = Mails::default();
+    let options = ProjectionOptions { poison: PoisonPolicy::PARK, ..options() };
+    let mut running =
+        RunningEffects::start(&context, mails.clone(), FirstStart::Beginning, options).unwrap();
+    let end = last(&context).await;
+    tokio::time::timeout(PATIENCE, running.handled(end)).await.unwrap().unwrap();
+    let parked = Projections::of(&context).parked("mails").await.unwrap();
+    assert_eq!(parked.iter().map(|event| event.position).collect::<Vec<_>>(), [wordy]);
+    assert_eq!(mails.sent(), positions(2..=4));
+}
+
+/// Keeps what is logged as an error.
+#[derive(Clone, Default)]
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Errors {
+    fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
+        if *event.metadata().level() == tracing::Level::ERROR {
+            event.record(&mut Messages(&self.0));
+        }
+    }
+}
+
+struct Messages<'a>(&'a Mutex<Vec<String>>);
+
+impl Visit for Messages<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.0.lock().unwrap().push(format!("{value:?}"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_stops_by_itself_says_so_in_the_log() {
+    let errors = Errors::default();
+    let _logging = tracing::subscriber::set_default(Registry::default().with(errors.clone()));
+    let context = Store::new().healthy();
+    moves(&context, "a1", REFUSED, 1).await;
+    let beginning = FirstStart::Beginning;
+    let mut running =
+        RunningEffects::start(&context, Mails::default(), beginning, options()).unwrap();
+    running.handled(last(&context).await).await.unwrap_err();
+    let said = errors.0.lock().unwrap().clone();
+    assert_eq!(said, ["effects stopped"]);
 }

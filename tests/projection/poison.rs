@@ -8,7 +8,8 @@ use cim_persistence::projection::{
 };
 
 use crate::domain::{
-    Balances, PANICS, PATIENCE, REFUSED, Store, expected, many_moves, moves, options, stored,
+    Balances, PANICS, PATIENCE, REFUSED, Store, WORDY, expected, many_moves, many_words, moves,
+    options, stored,
 };
 
 #[tokio::test(start_paused = true)]
@@ -73,4 +74,26 @@ async fn retries_wait_longer_each_time() {
     let ended = running.caught_up(PATIENCE).await;
     assert!(matches!(ended, Err(ProjectionError::Poison { .. })), "{ended:?}");
     assert!(begun.elapsed() >= Duration::from_secs(1 + 2 + 4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_longer_than_a_message_is_kept_in_part() {
+    let store = Store::new();
+    let context = store.healthy();
+    let wordy = moves(&context, "a1", WORDY, 1).await;
+    let parks = ProjectionOptions { poison: PoisonPolicy::PARK, ..options() };
+    let mut running = RunningProjection::start(&context, Balances::<1>, parks).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let projections = Projections::of(&context);
+    let parked = projections.parked("balances").await.unwrap();
+    assert_eq!(parked.iter().map(|event| event.position).collect::<Vec<_>>(), [wordy]);
+    assert!(many_words().starts_with(parked[0].reason.trim_end_matches(" …")));
+    // So is the reason why one stops.
+    let context = Store::new().healthy();
+    moves(&context, "a1", WORDY, 1).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap_err();
+    let report = Projections::of(&context).report("balances").await.unwrap();
+    assert!(matches!(report.status, ProjectionStatus::Failed { .. }), "{report:?}");
 }
