@@ -20,7 +20,7 @@ use super::error::ProjectionError;
 use super::feed::{Delivered, Feed, PAUSE, Selection};
 use super::generations::check_log;
 use super::records::{Checkpoint, FORMAT, Keys, Parked, put, read};
-use super::runner::flatten;
+use super::running::flatten;
 use super::session::panic_text;
 use super::{EventSet, ProjectionOptions, Rejection, Then};
 use crate::backend::{BackendError, Position};

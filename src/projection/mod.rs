@@ -20,6 +20,7 @@ mod pump;
 mod generations;
 mod control;
 mod runner;
+mod running;
 mod effects;
 mod fold;
 mod as_of;
@@ -44,7 +45,7 @@ pub use fold::{
 };
 pub use options::{PoisonPolicy, ProjectionOptions, Then};
 pub use records::Parked;
-pub use runner::RunningProjection;
+pub use running::RunningProjection;
 pub use status::{ProjectionReport, ProjectionStatus, RebuildProgress};
 #[cfg(feature = "testing")]
 pub(crate) use trial::Trial;
