@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
+use tokio::task::{unconstrained, yield_now};
 
 use super::Rejection;
 use super::error::ProjectionError;
@@ -97,7 +98,7 @@ pub(super) struct Run {
     pub(super) mark: Option<String>,
     /// Whether everything stored when following began is in this run or before it.
     pub(super) caught_up: bool,
-    /// Whether more was there than was taken.
+    /// Whether it ended because it was long enough.
     pub(super) more: bool,
 }
 
@@ -136,7 +137,7 @@ impl Feed {
     pub(super) fn open(context: &Context, selection: &Selection, after: Position) -> Self {
         let query = TailQuery { patterns: selection.patterns(), start: Start::After(after) };
         Self {
-            messages: context.log().follow(query),
+            messages: context.log().follow(query).fuse().boxed(),
             selection: selection.clone(),
             verifier: Arc::clone(context.verifier()),
             caught_up: false,
@@ -151,9 +152,23 @@ impl Feed {
         }
     }
 
+    /// Whether another message is there already.
+    pub(super) fn has_more(&mut self) -> bool {
+        if self.first.is_none() {
+            self.first = self.at_hand().flatten();
+        }
+        matches!(self.first, Some(Ok(Followed::Message(_))))
+    }
+
+    /// What is there already, if anything is. The runtime does not count it: after a hundred messages or so it would have
+    /// them look as if there were none.
+    fn at_hand(&mut self) -> Option<Option<Result<Followed, BackendError>>> {
+        unconstrained(self.messages.next()).now_or_never()
+    }
+
     /// Waits for the next message and takes with it what is there already, at most `most` events.
     ///
-    /// Cancel safe: it waits only while it has nothing.
+    /// Cancel safe: it waits only while it has taken nothing.
     pub(super) async fn next(&mut self, most: usize) -> Result<Run, ProjectionError> {
         let mut run = Run {
             events: Vec::new(),
@@ -162,7 +177,9 @@ impl Feed {
             caught_up: self.caught_up,
             more: false,
         };
-        let mut last = None;
+        let (mut last, mut taken) = (None, 0);
+        // One run after the other, it would leave the thread to nobody.
+        yield_now().await;
         self.ready().await;
         let mut next = self.first.take();
         loop {
@@ -184,11 +201,12 @@ impl Feed {
                 Some(Err(error)) => return Err(error.into()),
                 None => return Err(BackendError::unavailable("following the log ended").into()),
             }
-            if run.events.len() >= most {
+            taken += 1;
+            if run.events.len() >= most || taken == MOST_MESSAGES {
                 run.more = true;
                 break;
             }
-            match self.messages.next().now_or_never() {
+            match self.at_hand() {
                 Some(more) => next = more,
                 None => break,
             }
@@ -213,5 +231,49 @@ pub(crate) fn mark(headers: &Headers) -> Option<String> {
     known_by.into_iter().find_map(|name| headers.get(name)).map(str::to_owned)
 }
 
+/// How many messages a run takes, also if none of them passes.
+const MOST_MESSAGES: usize = 2_000;
+
 /// How long a runner waits before it begins again after a failure that may pass.
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use tokio::sync::mpsc;
+
+    use super::{Feed, Selection};
+    use crate::backend::{Followed, Position, StoredMessage};
+    use crate::clock::Timestamp;
+    use crate::event::Headers;
+    use crate::store::{Context, EventFilter, NatsRepositoryConfig, Ports};
+    use crate::subject::Subject;
+
+    /// More than tokio lets a task take from its channels at a time.
+    const MANY: u64 = 1_500;
+
+    #[tokio::test]
+    async fn a_run_takes_all_that_is_there() {
+        let config = NatsRepositoryConfig::for_context("bank");
+        let context = Context::on(Ports::in_memory(), &config).unwrap();
+        let selection = Selection::new(&[EventFilter::all()], context.scheme()).unwrap();
+        let mut feed = Feed::open(&context, &selection, Position::START);
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        feed.messages = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx)).boxed();
+        for position in (1..=MANY).map(Position::new) {
+            let message = StoredMessage {
+                subject: Subject::trusted("cim.events.bank.account.a"),
+                position,
+                time: Timestamp::default(),
+                headers: Headers::new(),
+                payload: Default::default(),
+            };
+            sender.send(Ok(Followed::Message(message))).unwrap();
+        }
+        let run = feed.next(1_000).await.unwrap();
+        assert_eq!((run.events.len(), run.more, feed.has_more()), (1_000, true, true));
+        let run = feed.next(1_000).await.unwrap();
+        assert_eq!((run.events.len(), run.more, feed.has_more()), (500, false, false));
+        assert_eq!(run.position, Position::new(MANY));
+    }
+}

@@ -156,7 +156,9 @@ impl<P: Projection> Pump<P> {
             events => self.writes_at_once(run.caught_up) || events >= self.pace.events as u64,
         };
         let whole = !due || self.write().await?;
-        Ok(Step { more: run.more, ..self.progress(run.caught_up && whole) })
+        // Looked at after the write, during which what came meanwhile has arrived.
+        let more = !whole || run.more || self.feed.has_more();
+        Ok(Step { more, ..self.progress(run.caught_up && whole) })
     }
 
     /// Whether somebody waits for what was applied: readers of the generation, or whoever switches over to it.

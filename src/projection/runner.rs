@@ -13,7 +13,7 @@ use super::error::ProjectionError;
 use super::feed::{PAUSE, Selection};
 use super::generations::{self, Building, Left, Plan};
 use super::pump::{Interrupt, Pump, Step};
-use super::records::{Checkpoint, Control, FORMAT, Held, Keys, kept, put};
+use super::records::{Checkpoint, Control, Held, Keys, kept, put};
 use super::status::{ProjectionReport, ProjectionStatus, progress};
 use super::{Projection, ProjectionOptions};
 use crate::backend::Position;
@@ -171,14 +171,14 @@ impl<P: Projection> Runner<P> {
     }
 
     async fn keep_current(&self, mut pump: Pump<P>, alone: bool) -> Result<Ended, Interrupt> {
-        let mut current = false;
+        let (mut current, mut looked) = (false, None);
         loop {
             let Some(step) = self.step(&mut pump).await? else { return Ok(Ended::Stopped) };
             current |= step.caught_up;
             if alone {
                 let status = match current && !step.more {
                     true => ProjectionStatus::UpToDate,
-                    false => self.lag(step.position).await,
+                    false => self.behind(step.position, &mut looked).await,
                 };
                 self.say(|report| {
                     report.count(&step);
@@ -271,11 +271,29 @@ impl<P: Projection> Runner<P> {
     }
 
     async fn lag(&self, position: Position) -> ProjectionStatus {
-        let last = self.context.status().await.map_or(position, |status| status.last);
-        match last.get().saturating_sub(position.get()) {
+        match self.end(position).await.get().saturating_sub(position.get()) {
             0 => ProjectionStatus::UpToDate,
             behind_by => ProjectionStatus::Lagging { behind_by },
         }
+    }
+
+    /// How far behind one is for which an event waits, by where the log ended when it was last looked at.
+    async fn behind(
+        &self,
+        position: Position,
+        looked: &mut Option<(Instant, Position)>,
+    ) -> ProjectionStatus {
+        let fresh = looked.filter(|(at, _)| at.elapsed() < STATUS_PAUSE);
+        let (at, end) = match fresh {
+            Some(fresh) => fresh,
+            None => (Instant::now(), self.end(position).await),
+        };
+        *looked = Some((at, end));
+        ProjectionStatus::Lagging { behind_by: end.get().saturating_sub(position.get()).max(1) }
+    }
+
+    async fn end(&self, position: Position) -> Position {
+        self.context.status().await.map_or(position, |status| status.last)
     }
 
     async fn stopped(&self) {
@@ -298,20 +316,8 @@ impl<P: Projection> Runner<P> {
         let reads = Selection::new(&P::filters(), self.context.scheme())?;
         let (instance, updated_at) = (self.instance, self.context.clock().now());
         self.report.send_modify(|report| {
-            let report = report.get_or_insert_with(|| ProjectionReport {
-                format: FORMAT,
-                projection: P::NAME.to_owned(),
-                version: P::VERSION,
-                status: status.clone(),
-                generation,
-                models: P::models().iter().map(|kind| kind.model.to_owned()).collect(),
-                reads: reads.clone(),
-                position: Position::START,
-                events: 0,
-                parked: 0,
-                progress: None,
-                instance,
-                updated_at,
+            let report = report.get_or_insert_with(|| {
+                ProjectionReport::begun::<P>(reads.clone(), instance, updated_at)
             });
             report.generation = generation;
             report.status = status;
@@ -372,12 +378,4 @@ fn is_overtaken(outcome: &Result<(), Interrupt>) -> bool {
         outcome,
         Err(Interrupt::Superseded | Interrupt::Failed(ProjectionError::Outdated { .. }))
     )
-}
-
-impl ProjectionReport {
-    fn count(&mut self, step: &Step) {
-        self.position = step.position;
-        self.events = step.events;
-        self.parked = step.parked;
-    }
 }

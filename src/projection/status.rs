@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Selection;
+use super::pump::Step;
+use super::records::FORMAT;
+use super::{Projection, Selection};
 use crate::backend::Position;
 use crate::clock::Timestamp;
 
@@ -63,6 +65,37 @@ pub struct ProjectionReport {
     pub instance: Uuid,
     /// When this was written.
     pub updated_at: Timestamp,
+}
+
+impl ProjectionReport {
+    /// What an instance says that has just begun.
+    pub(super) fn begun<P: Projection>(
+        reads: Selection,
+        instance: Uuid,
+        updated_at: Timestamp,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            projection: P::NAME.to_owned(),
+            version: P::VERSION,
+            status: ProjectionStatus::Rebuilding,
+            generation: None,
+            models: P::models().iter().map(|kind| kind.model.to_owned()).collect(),
+            reads,
+            position: Position::START,
+            events: 0,
+            parked: 0,
+            progress: None,
+            instance,
+            updated_at,
+        }
+    }
+
+    pub(super) fn count(&mut self, step: &Step) {
+        self.position = step.position;
+        self.events = step.events;
+        self.parked = step.parked;
+    }
 }
 
 /// How far a rebuild is.

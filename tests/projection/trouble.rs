@@ -263,6 +263,32 @@ async fn nothing_is_left_only_if_the_leader_says_so() {
     assert_eq!(report.status, ProjectionStatus::UpToDate);
 }
 
+#[tokio::test(start_paused = true)]
+async fn it_is_not_up_to_date_while_events_wait() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let faults = Faults::new();
+    let mut running = start(&store.process(&faults));
+    running.caught_up(PATIENCE).await.unwrap();
+    let (first, second) = (Gate::new(), Gate::new());
+    for gate in [&first, &second] {
+        let written = |call: &Call<'_>| writes(call, "total.all");
+        faults.plan_when(written, Fault::PauseBefore(gate.clone()));
+    }
+    moves(&context, "a1", "a2", 1).await;
+    first.reached().await;
+    many_moves(&context, 3).await;
+    first.open();
+    second.reached().await;
+    assert_eq!(running.report().unwrap().status, ProjectionStatus::Lagging { behind_by: 3 });
+    second.open();
+    running.caught_up(PATIENCE).await.unwrap();
+    while running.report().unwrap().status != ProjectionStatus::UpToDate {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// As large as an event says.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Hoard {
