@@ -220,7 +220,8 @@ impl<E: Effects> Worker<E> {
                 () = self.stopped() => return Ok(()),
                 () = feed.ready() => {}
             }
-            let run = feed.next(MOST_REPEATED).await?;
+            let at = place.record.position;
+            let run = feed.next(MOST_REPEATED).await.map_err(|e| e.following(E::NAME, at))?;
             for delivered in run.events {
                 if *self.stop.borrow() {
                     return self.note(&mut place, Vec::new()).await;

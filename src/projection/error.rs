@@ -1,6 +1,6 @@
 //! What can go wrong with projections.
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Position};
 use crate::read_model::ReadModelError;
 use crate::state::InvalidKey;
 use crate::store::StoreError;
@@ -109,6 +109,21 @@ pub enum ProjectionError {
 }
 
 impl ProjectionError {
+    /// The failure of following a log from a checkpoint here, where a log that is another one by now has to be told.
+    pub(super) fn following(self, projection: &str, position: Position) -> Self {
+        match self {
+            Self::Backend(BackendError::Truncated { last, after, .. }) => Self::LogTruncated {
+                projection: projection.to_owned(),
+                position: position.get(),
+                reason: match last < after {
+                    true => format!("but it ends at {last}"),
+                    false => "but it was made anew".to_owned(),
+                },
+            },
+            other => other,
+        }
+    }
+
     /// Whether beginning again may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {

@@ -141,7 +141,8 @@ impl<P: Projection> Pump<P> {
     /// Waits for events, and lets them take effect. Dropped while it waits it has taken none; dropped later it has
     /// written whole batches only, and the checkpoint tells which.
     pub(super) async fn step(&mut self) -> Result<Step, Interrupt> {
-        let run = self.feed.next(LIVE.events).await?;
+        let at = self.checkpoint.record.position;
+        let run = self.feed.next(LIVE.events).await.map_err(|e| e.following(P::NAME, at))?;
         if !self.take(run.events.into()).await? {
             return Ok(self.progress(false));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cim_persistence::backend::ConnectionConfig;
 use cim_persistence::backend::nats::Connection;
-use cim_persistence::projection::{Projections, RunningProjection};
+use cim_persistence::projection::{ProjectionError, Projections, RunningProjection};
 use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::{Context, NatsRepositoryConfig};
 
@@ -33,6 +33,32 @@ async fn models_follow_commits_on_a_server() {
     }
     assert_eq!(stored(models, 1).await, expected(&context, 1).await);
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_made_anew_under_a_running_projection_stops_it() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let context = process(&server).await;
+    many_at_once(&context, 20).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    // What was stored before is built; from here on the log is followed for those who read.
+    moves(&context, "a1", "a2", 1).await;
+    running.caught_up(PATIENCE).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let stream = jetstream.get_stream("CIM-EVENTS-bank").await.unwrap();
+    let config = stream.cached_info().config.clone();
+    jetstream.delete_stream(&config.name).await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+    many_at_once(&context, 30).await;
+    // Nothing of the other log takes effect, and what to do is said.
+    match running.caught_up(PATIENCE).await {
+        Err(ProjectionError::LogTruncated { projection, position, .. }) => {
+            assert_eq!((projection.as_str(), position), ("balances", 21));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A run of 20,000 events, its runner killed fifty times and the server ten times: the models are byte for byte what a
