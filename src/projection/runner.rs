@@ -79,6 +79,7 @@ impl<P: Projection> Runner<P> {
         let outcome = tokio::select! {
             outcome = self.serve() => outcome,
             () = lease.keep() => Err(Interrupt::Superseded),
+            () = self.stopped_for(LAST_STEP) => Ok(()),
         };
         if !is_overtaken(&outcome) {
             self.write_status().await;
@@ -301,6 +302,11 @@ impl<P: Projection> Runner<P> {
         let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
+    async fn stopped_for(&self, time: Duration) {
+        self.stopped().await;
+        sleep(time).await;
+    }
+
     async fn stopped_within(&self, pause: Duration) -> bool {
         tokio::select! {
             () = self.stopped() => true,
@@ -363,6 +369,9 @@ const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a status stands that does not change.
 const STATUS_REPEATED: Duration = Duration::from_secs(15);
+
+/// How long what is under way may take when it shall stop.
+const LAST_STEP: Duration = Duration::from_secs(5);
 
 /// How many events may come while a generation is built for the last bit to be built while nothing is kept current.
 const FEW: u64 = 1_000;

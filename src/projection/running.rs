@@ -103,6 +103,9 @@ impl RunningProjection {
 
     /// Stops it: what is under way is finished, the lease is given back.
     ///
+    /// What is not finished after five seconds, as when the server is away, is given up: nothing is half done by that, and
+    /// whoever starts again goes on from the checkpoint.
+    ///
     /// # Errors
     /// Why it had stopped before, if it had.
     pub async fn stop(mut self) -> Result<(), ProjectionError> {

@@ -289,6 +289,56 @@ async fn it_is_not_up_to_date_while_events_wait() {
     }
 }
 
+/// A sum of which the models cannot be written, because the server goes away when it is applied.
+struct Cut(Faults);
+
+impl Projection for Cut {
+    const NAME: &'static str = "cut";
+    type Event = Moved;
+
+    fn models() -> Vec<Declared> {
+        vec![Declared::of::<Hoard>()]
+    }
+
+    fn project(&self, _: Moved, _: &StoredEvent, changes: &mut Changes) -> Result<(), Rejection> {
+        let faults = self.0.clone();
+        changes.upsert(&AggregateId::new("all")?, move |hoard: &mut Hoard| {
+            hoard.text.push('x');
+            faults.begin_outage();
+        });
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_is_stopped_also_while_the_server_is_away() {
+    // While a batch is written, and while it waits to hear what is wished.
+    for early in [false, true] {
+        let store = Store::new();
+        let context = store.healthy();
+        let faults = Faults::new();
+        let leads = Gate::new();
+        let leases = |call: &Call<'_>| writes(call, "=lease.cut.1");
+        faults.plan_when(leases, Fault::PauseAfter(leads.clone()));
+        let process = store.process(&faults);
+        let running = RunningProjection::start(&process, Cut(faults.clone()), options()).unwrap();
+        leads.reached().await;
+        if early {
+            faults.begin_outage();
+        }
+        leads.open();
+        if !early {
+            let position = moves(&context, "a1", "a2", 1).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(position, last(&context).await);
+        }
+        let stopped = tokio::time::timeout(PATIENCE, running.stop()).await;
+        stopped.expect("it stops").unwrap();
+        faults.end_outage();
+        assert_eq!(store.models.keys("hoard.>").await.unwrap(), []);
+    }
+}
+
 /// As large as an event says.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Hoard {
