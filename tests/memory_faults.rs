@@ -4,16 +4,20 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cim_persistence::backend::{BackendError, Guard, NewMessage, Position, ReadFrom};
+use cim_persistence::backend::{
+    BackendError, Guard, NewMessage, Position, ReadFrom, Start, TailQuery,
+};
 use cim_persistence::clock::{Clock, Timestamp};
 use cim_persistence::event::{Headers, NonEmpty, names};
 use cim_persistence::event_log::{
     Commit, CommitError, CommitPolicy, Committer, EventLog, LogQuery, MemoryLog,
 };
 use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue, Slot};
-use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
+use cim_persistence::subject::{
+    AggregateId, AggregateType, ContextName, Pattern, Subject, SubjectScheme,
+};
 use cim_persistence::testing::faults::{CallKind, Fault, Faults, Gate, Late, Rates};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 #[tokio::test]
 async fn lost_ack_leaves_the_write_stored() {
@@ -117,6 +121,24 @@ async fn stale_read_sees_what_was_there_some_writes_ago() {
         let read: Vec<_> = log.read(query).try_collect().await.unwrap();
         assert_eq!(read.len(), 2);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_sees_too_little_looks_again() {
+    let (log, faults) = faulty();
+    for _ in 0..3 {
+        log.publish(free(1)).await.unwrap();
+    }
+    // At first, when it has caught up with what it saw, and once more. Nothing is written that would wake it.
+    for _ in 0..3 {
+        faults.plan(Fault::StaleRead(2));
+    }
+    let patterns = NonEmpty::one(Pattern::everything());
+    let query = TailQuery { patterns, start: Start::After(Position::START) };
+    let messages = log.follow(query).try_filter_map(async |next| Ok(next.into_message()));
+    let three = messages.take(3).try_collect::<Vec<_>>();
+    let three = tokio::time::timeout(Duration::from_secs(60), three).await.unwrap().unwrap();
+    assert_eq!(three.last().unwrap().position, Position::new(3));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::model::matches_any;
 use super::{CHUNK, MemoryStream};
 use crate::backend::{BackendError, Followed, Start, StoredMessage, TailQuery};
 
-/// How long a follower waits before it tries again to reach a store that is not there.
+/// How long a follower waits before it looks again at a store that is not there, or of which it saw too little.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a stream keeps of a subject, as far as a follower can tell.
@@ -72,9 +72,11 @@ impl Following {
             }
             self.end.borrow_and_update();
             match self.fetch().await {
-                Ok(()) if !self.fetched.is_empty() => {}
-                Ok(()) => match self.place.as_mut().and_then(|place| place.until.take()) {
+                Ok(_) if !self.fetched.is_empty() => {}
+                Ok(sight) => match self.place.as_mut().and_then(|place| place.until.take()) {
                     Some(_) => return Ok(Followed::CaughtUp),
+                    // A replica that is behind gets on by itself, without another write.
+                    None if sight == Sight::Stale => tokio::time::sleep(PAUSE).await,
                     // The sender lives in the stream that is held here.
                     None => drop(self.end.changed().await),
                 },
@@ -96,9 +98,10 @@ impl Following {
         self.fetched.pop_front().map(Followed::Message)
     }
 
-    async fn fetch(&mut self) -> Result<(), BackendError> {
+    async fn fetch(&mut self) -> Result<Sight, BackendError> {
         let end = self.stream.see_patterns(&self.query.patterns).await?;
         let model = self.stream.inner.model();
+        let sight = if end < model.end() { Sight::Stale } else { Sight::Current };
         if let Start::After(position) = self.query.start
             && position.get() > model.end()
         {
@@ -135,8 +138,15 @@ impl Following {
             });
             self.fetched.extend(wanted.cloned());
         }
-        Ok(())
+        Ok(sight)
     }
+}
+
+/// Whether a look at the stream saw all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Current,
+    Stale,
 }
 
 /// Whether following has begun with this message; a time to begin at may still be to come.
