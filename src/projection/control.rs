@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -310,12 +311,16 @@ impl Projections {
         let (_, report) = read(self.bucket(), &Keys::of(name).status()?).await?;
         let unknown = || ProjectionError::Unknown { projection: name.to_owned() };
         let mut report: ProjectionReport = report.ok_or_else(unknown)?;
-        if let Some(model) = report.models.first() {
-            let key = layout::pointer_key(model)?;
-            let (_, pointer) = read::<Pointer>(self.bucket(), &key).await?;
-            report.generation = pointer.and_then(|pointer| pointer.generation);
-        }
+        let pointers = report.models.iter().map(|model| self.seen_of(model));
+        // They move together, but for one that a new version adds or drops.
+        report.generation = try_join_all(pointers).await?.into_iter().flatten().max();
         Ok(report)
+    }
+
+    /// The generation of a type that readers see.
+    async fn seen_of(&self, model: &str) -> Result<Option<u64>, ProjectionError> {
+        let (_, pointer) = read::<Pointer>(self.bucket(), &layout::pointer_key(model)?).await?;
+        Ok(pointer.and_then(|pointer| pointer.generation))
     }
 
     fn bucket(&self) -> &dyn KeyValue {

@@ -62,7 +62,8 @@ pub trait Projection: Send + Sync + 'static {
     /// The events it reads.
     type Event: EventSet;
 
-    /// The kinds of models it keeps. No other projection may keep them.
+    /// The kinds of models it keeps. No other projection may keep them. A new version may keep others; the models of a kind
+    /// that it drops stay as they were, until they and the key `=model.<type>` are deleted by hand.
     fn models() -> Vec<Declared>;
 
     /// Which events it reads; an event that passes any of these. Default: all of the context.

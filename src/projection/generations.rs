@@ -5,7 +5,8 @@
 
 use super::error::ProjectionError;
 use super::feed::{PAUSE, mark};
-use super::records::{Checkpoint, FORMAT, Held, Keys, put, read};
+use super::pointers::{self, Kept};
+use super::records::{Checkpoint, FORMAT, Held, Keys, generation_of, put, read};
 use super::{Declared, Projection};
 use crate::backend::{BackendError, Position, StoredMessage};
 use crate::event::NonEmpty;
@@ -43,20 +44,23 @@ pub(super) async fn plan<P: Projection>(
 ) -> Result<Plan, ProjectionError> {
     let bucket = context.read_models().as_ref();
     let keys = Keys::of(P::NAME);
-    let pointers = pointers::<P>(bucket).await?;
-    let visible = seen_by_readers(&pointers);
-    let live = match visible {
+    let kept = pointers::kept::<P>(bucket).await?;
+    let visible = pointers::visible(&kept);
+    let seen = match visible {
         Some(generation) => {
             read_checkpoint(bucket, &keys, generation).await?.map(|c| (generation, c))
         }
         None => None,
     };
-    if let Some((_, checkpoint)) = &live
+    if let Some((_, checkpoint)) = &seen
         && checkpoint.record.version > P::VERSION
     {
         return Err(outdated::<P>(checkpoint.record.version));
     }
-    let live = live.filter(|(_, checkpoint)| checkpoint.record.version == P::VERSION);
+    // A type that was added is in no generation yet.
+    let mut declared = kept.iter().filter(|kept| kept.declared.is_some());
+    let whole = declared.all(|kept| kept.pointer.record.generation == visible);
+    let live = seen.filter(|(_, checkpoint)| whole && checkpoint.record.version == P::VERSION);
     let fulfilled =
         live.as_ref().is_some_and(|(_, checkpoint)| checkpoint.record.rebuild >= rebuild);
     if fulfilled {
@@ -65,7 +69,7 @@ pub(super) async fn plan<P: Projection>(
         }
         return Ok(Plan { live, building: None, visible });
     }
-    if let Some(newer) = newer_builder::<P>(bucket, &keys, &pointers).await? {
+    if let Some(newer) = newer_builder::<P>(bucket, &keys, &kept).await? {
         // Two versions that build would each undo what the other began.
         return match live {
             Some(_) => Ok(Plan { live, building: None, visible }),
@@ -77,7 +81,7 @@ pub(super) async fn plan<P: Projection>(
         Some(live) if is_same_log(context, P::NAME, &live.1.record).await? => Some(live),
         _ => None,
     };
-    let building = building::<P>(context, &keys, pointers, rebuild).await?;
+    let building = building::<P>(context, &keys, kept, rebuild).await?;
     Ok(Plan { live, building: Some(building), visible })
 }
 
@@ -89,12 +93,10 @@ fn outdated<P: Projection>(newer: u32) -> ProjectionError {
 async fn newer_builder<P: Projection>(
     bucket: &dyn KeyValue,
     keys: &Keys,
-    pointers: &[(Declared, Held<Pointer>)],
+    kept: &[Kept],
 ) -> Result<Option<u32>, ProjectionError> {
-    let Some(generation) = pointers.iter().filter_map(|(_, held)| held.record.building).max()
-    else {
-        return Ok(None);
-    };
+    let building = kept.iter().filter_map(|kept| kept.pointer.record.building).max();
+    let Some(generation) = building else { return Ok(None) };
     let checkpoint = read_checkpoint(bucket, keys, generation).await?;
     let version = checkpoint.map_or(0, |checkpoint| checkpoint.record.version);
     if version <= P::VERSION {
@@ -108,38 +110,7 @@ async fn newer_builder<P: Projection>(
 pub(super) async fn visible<P: Projection>(
     context: &Context,
 ) -> Result<Option<u64>, ProjectionError> {
-    Ok(seen_by_readers(&pointers::<P>(context.read_models().as_ref()).await?))
-}
-
-fn seen_by_readers(pointers: &[(Declared, Held<Pointer>)]) -> Option<u64> {
-    pointers.iter().map(|(_, held)| held.record.generation).min().flatten()
-}
-
-async fn pointers<P: Projection>(
-    bucket: &dyn KeyValue,
-) -> Result<Vec<(Declared, Held<Pointer>)>, ProjectionError> {
-    let mut pointers = Vec::new();
-    for kind in P::models() {
-        let (revision, record) = read::<Pointer>(bucket, &layout::pointer_key(kind.model)?).await?;
-        let record = record.unwrap_or_else(|| Pointer {
-            format: FORMAT,
-            projection: P::NAME.to_owned(),
-            generation: None,
-            schema_version: kind.schema_version,
-            building: None,
-        });
-        if record.projection != P::NAME {
-            return Err(ProjectionError::OwnedByAnother {
-                model_type: kind.model.to_owned(),
-                owner: record.projection,
-            });
-        }
-        pointers.push((kind, Held { record, revision }));
-    }
-    match pointers.is_empty() {
-        true => Err(ProjectionError::Definition { reason: "it keeps no models".to_owned() }),
-        false => Ok(pointers),
-    }
+    Ok(pointers::visible(&pointers::kept::<P>(context.read_models().as_ref()).await?))
 }
 
 async fn read_checkpoint(
@@ -151,16 +122,25 @@ async fn read_checkpoint(
     Ok(record.map(|record| Held { record, revision }))
 }
 
+/// The last generation that ever had a checkpoint. Its key is not free, whatever became of it and of its pointers.
+async fn last_checkpoint(bucket: &dyn KeyValue, keys: &Keys) -> Result<u64, BackendError> {
+    let checkpoints = bucket.keys(&keys.all_checkpoints()).await?;
+    Ok(checkpoints.iter().filter_map(generation_of).max().unwrap_or(0))
+}
+
 /// The generation that is being built already, or a new one.
 async fn building<P: Projection>(
     context: &Context,
     keys: &Keys,
-    mut pointers: Vec<(Declared, Held<Pointer>)>,
+    kept: Vec<Kept>,
     rebuild: u64,
 ) -> Result<Building, ProjectionError> {
     let bucket = context.read_models().as_ref();
     let newest = |pointer: &Pointer| pointer.building.max(pointer.generation).unwrap_or(0);
-    let latest = pointers.iter().map(|(_, held)| newest(&held.record)).max().unwrap_or(0);
+    let latest = kept.iter().map(|kept| newest(&kept.pointer.record)).max().unwrap_or(0);
+    let declared =
+        kept.into_iter().filter_map(|Kept { declared, pointer, .. }| Some((declared?, pointer)));
+    let mut pointers: Vec<_> = declared.collect();
     let begun = pointers.iter().all(|(_, held)| held.record.building == Some(latest));
     if begun && let Some(checkpoint) = read_checkpoint(bucket, keys, latest).await? {
         let ours = checkpoint.record.version == P::VERSION && checkpoint.record.rebuild >= rebuild;
@@ -168,7 +148,7 @@ async fn building<P: Projection>(
             return Ok(Building { generation: latest, checkpoint, pointers });
         }
     }
-    let generation = latest + 1;
+    let generation = latest.max(last_checkpoint(bucket, keys).await?) + 1;
     let checkpoint = Checkpoint {
         format: FORMAT,
         version: P::VERSION,

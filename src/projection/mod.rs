@@ -17,6 +17,7 @@ mod feed;
 mod session;
 mod batches;
 mod pump;
+mod pointers;
 mod generations;
 mod control;
 mod runner;

@@ -26,6 +26,10 @@ impl Keys {
         Key::new(format!("=checkpoint.{}.{generation}", self.name))
     }
 
+    pub(super) fn all_checkpoints(&self) -> String {
+        format!("=checkpoint.{}.*", self.name)
+    }
+
     /// One for each version of the code, so that an old one keeps its models fresh while a new one builds its own.
     pub(super) fn lease(&self, version: u32) -> Result<Key, InvalidKey> {
         Key::new(format!("=lease.{}.{version}", self.name))
@@ -55,6 +59,11 @@ impl Keys {
     pub(super) fn all_parked(&self) -> String {
         format!("=parked.{}.*", self.name)
     }
+}
+
+/// The generation whose checkpoint lies under a key.
+pub(super) fn generation_of(checkpoint: &Key) -> Option<u64> {
+    checkpoint.as_str().rsplit_once('.')?.1.parse().ok()
 }
 
 /// How far a generation of a projection is. The one record that decides what took effect.

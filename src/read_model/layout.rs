@@ -139,6 +139,9 @@ pub(crate) fn pointer_key(model: &str) -> Result<Key, InvalidKey> {
     Key::new(format!("=model.{model}"))
 }
 
+/// The pointers of all types.
+pub(crate) const POINTERS: &str = "=model.*";
+
 /// All keys of a generation.
 pub(crate) fn patterns_of(model: &str, generation: u64) -> [String; 3] {
     let token = token(model, generation);

@@ -11,17 +11,35 @@ use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite};
 
 use crate::domain::{Balances, PATIENCE, Store, expected, many_moves, moves, options, stored};
 
-async fn generation(models: &dyn KeyValue) -> u64 {
-    let key = Key::new("=model.balance").unwrap();
-    let slot = models.get(&key, ReadFrom::Leader).await.unwrap();
-    let pointer: serde_json::Value = serde_json::from_slice(&slot.value.unwrap()).unwrap();
-    pointer["generation"].as_u64().unwrap_or(0)
+/// What a key holds, null for nothing.
+pub(crate) async fn value_of(models: &dyn KeyValue, key: &str) -> serde_json::Value {
+    let slot = models.get(&Key::new(key).unwrap(), ReadFrom::Leader).await.unwrap();
+    slot.value.map_or_else(Default::default, |value| serde_json::from_slice(&value).unwrap())
 }
 
 pub(crate) async fn until_generation(models: &dyn KeyValue, wanted: u64) {
-    while generation(models).await < wanted {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_generation_of(models, "balance", wanted).await;
+}
+
+/// Until readers of a type see this generation, or a later one.
+pub(crate) async fn until_generation_of(models: &dyn KeyValue, kind: &str, wanted: u64) {
+    let key = format!("=model.{kind}");
+    let seen = async {
+        while value_of(models, &key).await["generation"].as_u64().unwrap_or(0) < wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap();
+}
+
+/// Until nothing of a generation is left.
+async fn until_gone(models: &dyn KeyValue, generation: u64) {
+    let gone = async {
+        while !stored(models, generation).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,9 +60,7 @@ async fn a_rebuild_gives_the_same_and_the_old_generation_goes() {
     let position = moves(&context, "a1", "a2", 9).await;
     projections.wait_for("balances", position, PATIENCE).await.unwrap();
     assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
-    while !stored(&store.models, 1).await.is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_gone(&store.models, 1).await;
     running.stop().await.unwrap();
 }
 

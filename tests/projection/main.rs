@@ -14,3 +14,4 @@ mod poison;
 mod server;
 mod stale;
 mod trouble;
+mod versions;

@@ -24,7 +24,7 @@ fn start(context: &cim_persistence::Context) -> RunningProjection {
     RunningProjection::start(context, Balances::<1>, options()).unwrap()
 }
 
-fn writes(call: &Call<'_>, key: &str) -> bool {
+pub(crate) fn writes(call: &Call<'_>, key: &str) -> bool {
     call.kind == CallKind::Write && call.subjects.iter().any(|s| s.ends_with(key))
 }
 

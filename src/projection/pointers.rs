@@ -1,0 +1,74 @@
+//! The pointers of a projection: for each type of models which generation readers see, and which one is being built.
+//!
+//! A version of a projection may keep other types than the version before. So the pointers of all types count that any
+//! version of it keeps or has kept.
+
+use futures::future::try_join_all;
+
+use super::error::ProjectionError;
+use super::records::{FORMAT, Held, read};
+use super::{Declared, Projection};
+use crate::read_model::layout::{self, Pointer};
+use crate::state::{Key, KeyValue};
+
+/// A type of models of a projection.
+pub(super) struct Kept {
+    /// Where its pointer lies.
+    pub(super) key: Key,
+    /// What this version says of it; nothing of a type that only other versions keep.
+    pub(super) declared: Option<Declared>,
+    pub(super) pointer: Held<Pointer>,
+}
+
+/// The types of a projection, those that this version keeps first. A round trip for each of these and two more.
+pub(super) async fn kept<P: Projection>(
+    bucket: &dyn KeyValue,
+) -> Result<Vec<Kept>, ProjectionError> {
+    let mut kept = Vec::new();
+    for kind in P::models() {
+        let key = layout::pointer_key(kind.model)?;
+        let (revision, record) = read::<Pointer>(bucket, &key).await?;
+        let record = record.unwrap_or_else(|| Pointer {
+            format: FORMAT,
+            projection: P::NAME.to_owned(),
+            generation: None,
+            schema_version: kind.schema_version,
+            building: None,
+        });
+        if record.projection != P::NAME {
+            return Err(ProjectionError::OwnedByAnother {
+                model_type: kind.model.to_owned(),
+                owner: record.projection,
+            });
+        }
+        kept.push(Kept { key, declared: Some(kind), pointer: Held { record, revision } });
+    }
+    if kept.is_empty() {
+        return Err(ProjectionError::Definition { reason: "it keeps no models".to_owned() });
+    }
+    let mut others = bucket.keys(layout::POINTERS).await?;
+    others.retain(|key| kept.iter().all(|known| known.key != *key));
+    let others = try_join_all(others.into_iter().map(|key| of_others::<P>(bucket, key))).await?;
+    kept.extend(others.into_iter().flatten());
+    Ok(kept)
+}
+
+/// A type that this version does not keep, if it is one of the projection's.
+async fn of_others<P: Projection>(
+    bucket: &dyn KeyValue,
+    key: Key,
+) -> Result<Option<Kept>, ProjectionError> {
+    match read::<Pointer>(bucket, &key).await {
+        Ok((revision, Some(record))) if record.projection == P::NAME => {
+            Ok(Some(Kept { key, declared: None, pointer: Held { record, revision } }))
+        }
+        // What cannot be read is the trouble of whoever keeps that type.
+        Ok(_) | Err(ProjectionError::Record { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The generation that readers see. A type that is not in it was added since, or dropped.
+pub(super) fn visible(kept: &[Kept]) -> Option<u64> {
+    kept.iter().filter_map(|kept| kept.pointer.record.generation).max()
+}
