@@ -77,10 +77,15 @@ impl<'a> Lease<'a> {
     }
 
     /// Gives the lease back, so that another instance need not wait for it to run out.
-    pub(crate) async fn release(self) {
-        let expected = Expected::Revision(self.revision);
-        let write = KeyWrite::new(self.key, Change::Delete, expected);
-        if let Err(error) = self.bucket.write(NonEmpty::one(write)).await {
+    pub(crate) async fn release(mut self) {
+        let mut released = remove(self.bucket, &self.key, self.revision).await;
+        // A renewal that was given up on its way may have come first.
+        if matches!(released, Err(BackendError::Conflict { .. }))
+            && self.is_ours().await.unwrap_or(false)
+        {
+            released = remove(self.bucket, &self.key, self.revision).await;
+        }
+        if let Err(error) = released {
             tracing::debug!(%error, "lease not released; it runs out");
         }
     }
@@ -95,21 +100,55 @@ impl<'a> Lease<'a> {
         match self.bucket.write(NonEmpty::one(write)).await {
             Ok(revisions) => self.revision = revisions[0],
             Err(BackendError::Conflict { .. } | BackendError::Unknown { .. }) => {
-                let (revision, record) = read(self.bucket, &self.key).await?;
-                if record.is_none_or(|record| record.holder != self.holder) {
-                    return Ok(false);
-                }
-                self.revision = revision;
+                return self.is_ours().await;
             }
             Err(error) => return Err(error),
         }
         Ok(true)
     }
+
+    /// Whether the record that is there is ours, which is the one to replace then.
+    async fn is_ours(&mut self) -> Result<bool, BackendError> {
+        let (revision, record) = read(self.bucket, &self.key).await?;
+        let ours = record.is_some_and(|record| record.holder == self.holder);
+        if ours {
+            self.revision = revision;
+        }
+        Ok(ours)
+    }
 }
 
-/// Whether some instance holds the lease, or did when it ended.
-pub(crate) async fn is_held(bucket: &dyn KeyValue, key: &Key) -> Result<bool, BackendError> {
-    Ok(read(bucket, key).await?.1.is_some())
+/// Whether some instance holds the lease, as seen by one that does not want it. The answer is no at once when it was given
+/// back, yes as soon as it is renewed. Where neither happens for twice its time it has run out, and is removed, so that
+/// nobody watches it again; by then another instance that wants it has taken it.
+pub(crate) async fn is_held(
+    bucket: &dyn KeyValue,
+    key: &Key,
+    time: Duration,
+) -> Result<bool, BackendError> {
+    let (seen, record) = read(bucket, key).await?;
+    if record.is_none() {
+        return Ok(false);
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < time.saturating_mul(2) {
+        tokio::time::sleep(time / RENEWALS).await;
+        match read(bucket, key).await? {
+            (_, None) => return Ok(false),
+            (revision, Some(_)) if revision != seen => return Ok(true),
+            _ => {}
+        }
+    }
+    match remove(bucket, key, seen).await {
+        Ok(()) => Ok(false),
+        Err(BackendError::Conflict { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+async fn remove(bucket: &dyn KeyValue, key: &Key, revision: u64) -> Result<(), BackendError> {
+    let write = KeyWrite::new(key.clone(), Change::Delete, Expected::Revision(revision));
+    bucket.write(NonEmpty::one(write)).await.map(drop)
 }
 
 /// The lease as the leader sees it, with the revision of its key.

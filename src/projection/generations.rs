@@ -8,7 +8,7 @@ use super::feed::{PAUSE, mark};
 use super::pointers::{self, Kept};
 use super::records::{Checkpoint, FORMAT, Held, Keys, generation_of, put, read};
 use super::{Declared, Projection};
-use crate::backend::{BackendError, Position, StoredMessage};
+use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
 use crate::event::NonEmpty;
 use crate::event_log::{EventLog, LogQuery, status_since};
 use crate::lease::is_held;
@@ -16,6 +16,8 @@ use crate::read_model::index::Index;
 use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
 use crate::state::{Expected, Key, KeyValue, KeyWrite};
 use crate::store::Context;
+
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::time::sleep;
@@ -29,6 +31,8 @@ pub(super) struct Plan {
     pub(super) building: Option<Building>,
     /// What readers see, whoever keeps it.
     pub(super) visible: Option<u64>,
+    /// The lease of the newer version that a rebuild is left to.
+    pub(super) newer: Option<Key>,
 }
 
 pub(super) struct Building {
@@ -41,6 +45,7 @@ pub(super) struct Building {
 pub(super) async fn plan<P: Projection>(
     context: &Context,
     rebuild: u64,
+    lease: Duration,
 ) -> Result<Plan, ProjectionError> {
     let bucket = context.read_models().as_ref();
     let keys = Keys::of(P::NAME);
@@ -67,34 +72,41 @@ pub(super) async fn plan<P: Projection>(
         if let Some((_, checkpoint)) = &live {
             check_log(context, P::NAME, &checkpoint.record).await?;
         }
-        return Ok(Plan { live, building: None, visible });
-    }
-    if let Some(newer) = newer_builder::<P>(bucket, &keys, &kept).await? {
-        // Two versions that build would each undo what the other began.
-        return match live {
-            Some(_) => Ok(Plan { live, building: None, visible }),
-            None => Err(outdated::<P>(newer)),
-        };
+        return Ok(Plan { live, building: None, visible, newer: None });
     }
     // A log that is not the one it was is no reason not to build anew.
     let live = match live {
         Some(live) if is_same_log(context, P::NAME, &live.1.record).await? => Some(live),
         _ => None,
     };
+    if let Some((newer, key)) = newer_builder::<P>(bucket, &keys, &kept).await? {
+        // Two versions that build would each undo what the other began.
+        if live.is_some() {
+            tracing::info!(
+                projection = P::NAME,
+                newer,
+                "a newer version builds; this one does not"
+            );
+            return Ok(Plan { live, building: None, visible, newer: Some(key) });
+        }
+        if is_held(bucket, &key, lease).await? {
+            return Err(outdated::<P>(newer));
+        }
+    }
     let building = building::<P>(context, &keys, kept, rebuild).await?;
-    Ok(Plan { live, building: Some(building), visible })
+    Ok(Plan { live, building: Some(building), visible, newer: None })
 }
 
 fn outdated<P: Projection>(newer: u32) -> ProjectionError {
     ProjectionError::Outdated { projection: P::NAME.to_owned(), own: P::VERSION, newer }
 }
 
-/// The newer version of the projection that is building a generation, if one is.
+/// The newer version of the projection that is building a generation, or was when it ended, and its lease.
 async fn newer_builder<P: Projection>(
     bucket: &dyn KeyValue,
     keys: &Keys,
     kept: &[Kept],
-) -> Result<Option<u32>, ProjectionError> {
+) -> Result<Option<(u32, Key)>, ProjectionError> {
     let building = kept.iter().filter_map(|kept| kept.pointer.record.building).max();
     let Some(generation) = building else { return Ok(None) };
     let checkpoint = read_checkpoint(bucket, keys, generation).await?;
@@ -102,8 +114,21 @@ async fn newer_builder<P: Projection>(
     if version <= P::VERSION {
         return Ok(None);
     }
-    // One that was given up has given its lease back.
-    Ok(is_held(bucket, &keys.lease(version)?).await?.then_some(version))
+    // One that was stopped has given its lease back.
+    let lease = keys.lease(version)?;
+    let given_back = bucket.get(&lease, ReadFrom::Leader).await?.value.is_none();
+    Ok((!given_back).then_some((version, lease)))
+}
+
+/// Waits until the newer version that a rebuild was left to is gone, so that this one may build after all.
+pub(super) async fn gone(
+    context: &Context,
+    newer: Option<Key>,
+    lease: Duration,
+) -> Result<(), BackendError> {
+    let Some(key) = newer else { return std::future::pending().await };
+    while is_held(context.read_models().as_ref(), &key, lease).await? {}
+    Ok(())
 }
 
 /// The generation that readers see.

@@ -121,8 +121,8 @@ impl<P: Projection> Runner<P> {
 
     /// Keeps what readers see current, and builds what shall follow it, until that is done or somebody stops it.
     async fn work(&self, wish: &Control) -> Result<Ended, Interrupt> {
-        let Plan { live, building, visible } =
-            generations::plan::<P>(&self.context, wish.rebuild).await?;
+        let Plan { live, building, visible, newer } =
+            generations::plan::<P>(&self.context, wish.rebuild, self.options.lease).await?;
         let status = match (&building, &live) {
             (None, Some((_, checkpoint))) => self.lag(checkpoint.record.position).await,
             _ => ProjectionStatus::Rebuilding,
@@ -147,8 +147,12 @@ impl<P: Projection> Runner<P> {
                 None => std::future::pending().await,
             }
         };
+        let newer_gone = generations::gone(&self.context, newer, self.options.lease);
         match &building {
-            None => live.await,
+            None => tokio::select! {
+                ended = live => ended,
+                gone = newer_gone => Ok(gone.map(|()| Ended::Switched)?),
+            },
             Some(next) => {
                 let begun = next.checkpoint.clone();
                 let built = tokio::select! {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     Balances, Moved, PATIENCE, Store, expected, last, many_moves, moves, options, stored,
 };
-use crate::generations::until_generation;
+use crate::generations::{until_generation, value_of};
 use crate::new_leader::NewLeader;
 
 fn start(context: &cim_persistence::Context) -> RunningProjection {
@@ -337,6 +337,20 @@ async fn one_is_stopped_also_while_the_server_is_away() {
         faults.end_outage();
         assert_eq!(store.models.keys("hoard.>").await.unwrap(), []);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_meets_a_renewal_gives_the_lease_back() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let (faults, renewed) = (Faults::new(), Gate::new());
+    let mut running = start(&store.process(&faults));
+    running.caught_up(PATIENCE).await.unwrap();
+    faults.plan_when(|call| writes(call, "=lease.balances.1"), Fault::PauseAfter(renewed.clone()));
+    renewed.reached().await;
+    running.stop().await.unwrap();
+    assert!(value_of(&store.models, "=lease.balances.1").await.is_null());
 }
 
 /// As large as an event says.

@@ -1,4 +1,4 @@
-//! One version after another: types of models that come and go.
+//! One version after another: types of models that come and go, and newer versions that end before they are done.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::domain::{
     Balance, Balances, Moved, PATIENCE, Store, Total, accounts, expected, last, many_moves, moves,
     options, stored,
 };
-use crate::generations::{until_generation_of, value_of};
+use crate::generations::{until_generation, until_generation_of, value_of};
 use crate::trouble::writes;
 
 /// The largest sum.
@@ -162,4 +162,69 @@ async fn readers_do_not_go_back_when_a_type_is_added() {
     switched.reached().await;
     assert_eq!(stored(&store.models, 2).await, expected(&context, 10).await);
     switched.open();
+}
+
+/// A second version that is killed while it builds.
+async fn killed_while_it_builds(store: &Store) {
+    let (faults, builds) = (Faults::new(), Gate::new());
+    faults.plan_when(
+        |call| writes(call, ".a1") && !writes(call, "=model.total"),
+        Fault::PauseAfter(builds.clone()),
+    );
+    let process = store.process(&faults);
+    let running = RunningProjection::start(&process, Balances::<2>, options()).unwrap();
+    builds.reached().await;
+    drop(running);
+    assert!(!value_of(&store.models, "=lease.balances.2").await.is_null());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_does_not_wait_for_a_newer_version_that_is_gone() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 20).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    killed_while_it_builds(&store).await;
+    Projections::of(&context).rebuild("balances").await.unwrap();
+    moves(&context, "a1", "a2", 9).await;
+    running.caught_up(PATIENCE).await.unwrap();
+    until_generation(&store.models, 3).await;
+    assert_eq!(stored(&store.models, 3).await, expected(&context, 1).await);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_generation_does_not_wait_for_a_newer_version_that_is_gone() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 20).await;
+    killed_while_it_builds(&store).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+    // The newer one comes again.
+    let _new = RunningProjection::start(&context, Balances::<2>, options()).unwrap();
+    until_generation(&store.models, 3).await;
+    assert_eq!(stored(&store.models, 3).await, expected(&context, 10).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_version_that_builds_makes_no_other_log_the_one_it_was() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 10).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    killed_while_it_builds(&store).await;
+    // The same bucket beside another log, which holds more.
+    let other = Store { log: Store::new().log, models: store.models.clone() };
+    let context = other.healthy();
+    many_moves(&context, 20).await;
+    Projections::of(&context).rebuild("balances").await.unwrap();
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    until_generation(&store.models, 3).await;
+    assert_eq!(stored(&store.models, 3).await, expected(&context, 1).await);
 }
