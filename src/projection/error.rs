@@ -83,8 +83,10 @@ pub enum ProjectionError {
         /// The name.
         projection: String,
     },
-    /// A record of the projection in the bucket does not decode. Look at the key; delete it to have it made anew.
-    #[error("{key} does not hold what a projection writes: {reason}")]
+    /// A record of the projection in the bucket does not decode. Find out who wrote it, and delete the key: without its
+    /// pointer (`=model`) or its checkpoint a projection builds its models anew, without a position (`=effects`) effects
+    /// begin as they did at first.
+    #[error("{key} does not hold what a projection writes: {reason}; {}", way_out(.key))]
     Record {
         /// The key.
         key: String,
@@ -106,6 +108,15 @@ pub enum ProjectionError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+fn way_out(key: &str) -> &'static str {
+    match key.starts_with("=effects.") {
+        true => {
+            "delete the key to let the effects begin as they did at first, those that are done included"
+        }
+        false => "delete the key to have it made anew",
+    }
 }
 
 impl ProjectionError {

@@ -17,6 +17,7 @@ use crate::read_model::layout::{self, IndexState, Pointer, Shelf};
 use crate::state::{Expected, Key, KeyValue, KeyWrite};
 use crate::store::Context;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -147,11 +148,27 @@ async fn read_checkpoint(
     Ok(record.map(|record| Held { record, revision }))
 }
 
-/// The last generation that ever had a checkpoint. Its key is not free, whatever became of it and of its pointers.
-async fn last_checkpoint(bucket: &dyn KeyValue, keys: &Keys) -> Result<u64, BackendError> {
-    let checkpoints = bucket.keys(&keys.all_checkpoints()).await?;
-    Ok(checkpoints.iter().filter_map(generation_of).max().unwrap_or(0))
+/// The generations that end when another is begun: all that have a checkpoint, but for the one that readers see.
+async fn given_up(
+    bucket: &dyn KeyValue,
+    checkpoints: &[Key],
+    kept: &[Kept],
+) -> Result<BTreeSet<u64>, BackendError> {
+    let mut given_up: BTreeSet<u64> =
+        kept.iter().filter_map(|kept| kept.pointer.record.building).collect();
+    for keys in checkpoints.chunks(ASKED) {
+        let there = keys.iter().zip(bucket.get_many(keys).await?);
+        let there = there.filter(|(_, slot)| slot.value.is_some());
+        given_up.extend(there.filter_map(|(key, _)| generation_of(key)));
+    }
+    if let Some(visible) = pointers::visible(kept) {
+        given_up.remove(&visible);
+    }
+    Ok(given_up)
 }
+
+/// How many keys one request asks for.
+const ASKED: usize = 1000;
 
 /// The generation that is being built already, or a new one.
 async fn building<P: Projection>(
@@ -163,17 +180,19 @@ async fn building<P: Projection>(
     let bucket = context.read_models().as_ref();
     let newest = |pointer: &Pointer| pointer.building.max(pointer.generation).unwrap_or(0);
     let latest = kept.iter().map(|kept| newest(&kept.pointer.record)).max().unwrap_or(0);
-    let declared =
-        kept.into_iter().filter_map(|Kept { declared, pointer, .. }| Some((declared?, pointer)));
-    let mut pointers: Vec<_> = declared.collect();
-    let begun = pointers.iter().all(|(_, held)| held.record.building == Some(latest));
+    let mut declared = kept.iter().filter(|kept| kept.declared.is_some());
+    let begun = declared.all(|kept| kept.pointer.record.building == Some(latest));
     if begun && let Some(checkpoint) = read_checkpoint(bucket, keys, latest).await? {
         let ours = checkpoint.record.version == P::VERSION && checkpoint.record.rebuild >= rebuild;
         if ours && is_same_log(context, P::NAME, &checkpoint.record).await? {
-            return Ok(Building { generation: latest, checkpoint, pointers });
+            return Ok(Building { generation: latest, checkpoint, pointers: declared_of(kept) });
         }
     }
-    let generation = latest.max(last_checkpoint(bucket, keys).await?) + 1;
+    let checkpoints = bucket.keys(&keys.all_checkpoints()).await?;
+    // The key of a checkpoint that was there once is not free, whatever became of its pointers.
+    let last = checkpoints.iter().filter_map(generation_of).max();
+    let generation = last.map_or(latest, |last| last.max(latest)).saturating_add(1);
+    let given_up = given_up(bucket, &checkpoints, &kept).await?;
     let checkpoint = Checkpoint {
         format: FORMAT,
         version: P::VERSION,
@@ -185,8 +204,9 @@ async fn building<P: Projection>(
         rebuild,
         writer: Uuid::new_v4(),
     };
+    let mut pointers = declared_of(kept);
     let key = keys.checkpoint(generation)?;
-    let mut writes = vec![put(key.clone(), &checkpoint, Expected::Revision(0))];
+    let mut writes = vec![put(key, &checkpoint, Expected::Revision(0))];
     for (kind, held) in &mut pointers {
         held.record.building = Some(generation);
         let expected = Expected::Revision(held.revision);
@@ -198,6 +218,10 @@ async fn building<P: Projection>(
         let states = Index::all(&kind.indexes)?.into_iter();
         writes.extend(states.map(|index| IndexState::Ready.write(shelf.index_state(index.name()))));
     }
+    for generation in given_up {
+        // So that nobody writes to it any more, or waits for it.
+        writes.push(layout::cleared(keys.checkpoint(generation)?));
+    }
     let writes = NonEmpty::from_vec(writes).expect("the checkpoint is in it");
     let revisions = bucket.write(writes).await?;
     for ((_, held), revision) in pointers.iter_mut().zip(&revisions[1..]) {
@@ -205,6 +229,11 @@ async fn building<P: Projection>(
     }
     let checkpoint = Held { record: checkpoint, revision: revisions[0] };
     Ok(Building { generation, checkpoint, pointers })
+}
+
+fn declared_of(kept: Vec<Kept>) -> Vec<(Declared, Held<Pointer>)> {
+    let declared = |Kept { declared, pointer, .. }| Some((declared?, pointer));
+    kept.into_iter().filter_map(declared).collect()
 }
 
 /// The checkpoint of the generation that another is to follow.

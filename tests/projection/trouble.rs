@@ -458,3 +458,31 @@ async fn an_event_that_does_not_fit_leaves_nothing_in_any_model() {
         assert_eq!(slot.value.unwrap(), r#"{"text":"aa"}"#, "shelf {shelf}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pointer_that_nobody_can_read_is_deleted_and_made_anew() {
+    let store = Store::new();
+    let context = store.healthy();
+    moves(&context, "a1", "a2", 3).await;
+    let projections = Projections::of(&context);
+    let running = RunningProjection::start(&context, Hoards, options()).unwrap();
+    projections.wait_for("hoards", last(&context).await, PATIENCE).await.unwrap();
+    running.stop().await.unwrap();
+    let change = async |change| {
+        let write = KeyWrite::new(Key::new("=model.hoard").unwrap(), change, Expected::Anything);
+        store.models.write(NonEmpty::one(write)).await.unwrap();
+    };
+    change(Change::Put("nonsense".into())).await;
+    let mut running = RunningProjection::start(&context, Hoards, options()).unwrap();
+    let error = running.caught_up(PATIENCE).await.unwrap_err();
+    assert!(matches!(error, ProjectionError::Record { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.starts_with("=model.hoard ") && text.contains("delete the key"), "{text}");
+    change(Change::Delete).await;
+    let running = RunningProjection::start(&context, Hoards, options()).unwrap();
+    let position = moves(&context, "a1", "a2", 4).await;
+    projections.wait_for("hoards", position, PATIENCE).await.unwrap();
+    assert_eq!(value_of(&store.models, "=model.hoard").await["generation"], 2);
+    assert_eq!(value_of(&store.models, "hoard=2.all").await["text"], "xxxxxxx");
+    running.stop().await.unwrap();
+}
