@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) visible: Option<u64>,
     /// The lease of the newer version that a rebuild is left to.
     pub(super) newer: Option<Key>,
+    /// The types of which earlier generations may be left.
+    pub(super) untidy: Vec<Kept>,
 }
 
 pub(super) struct Building {
@@ -73,7 +75,9 @@ pub(super) async fn plan<P: Projection>(
         if let Some((_, checkpoint)) = &live {
             check_log(context, P::NAME, &checkpoint.record).await?;
         }
-        return Ok(Plan { live, building: None, visible, newer: None });
+        let untidy = kept.into_iter().filter(|kept| !kept.pointer.record.retired.is_empty());
+        let untidy = untidy.collect();
+        return Ok(Plan { live, building: None, visible, newer: None, untidy });
     }
     // A log that is not the one it was is no reason not to build anew.
     let live = match live {
@@ -88,14 +92,15 @@ pub(super) async fn plan<P: Projection>(
                 newer,
                 "a newer version builds; this one does not"
             );
-            return Ok(Plan { live, building: None, visible, newer: Some(key) });
+            let (newer, untidy) = (Some(key), Vec::new());
+            return Ok(Plan { live, building: None, visible, newer, untidy });
         }
         if is_held(bucket, &key, lease).await? {
             return Err(outdated::<P>(newer));
         }
     }
     let building = building::<P>(context, &keys, kept, rebuild).await?;
-    Ok(Plan { live, building: Some(building), visible, newer: None })
+    Ok(Plan { live, building: Some(building), visible, newer: None, untidy: Vec::new() })
 }
 
 fn outdated<P: Projection>(newer: u32) -> ProjectionError {
@@ -174,7 +179,7 @@ const ASKED: usize = 1000;
 async fn building<P: Projection>(
     context: &Context,
     keys: &Keys,
-    kept: Vec<Kept>,
+    mut kept: Vec<Kept>,
     rebuild: u64,
 ) -> Result<Building, ProjectionError> {
     let bucket = context.read_models().as_ref();
@@ -204,14 +209,20 @@ async fn building<P: Projection>(
         rebuild,
         writer: Uuid::new_v4(),
     };
-    let mut pointers = declared_of(kept);
     let key = keys.checkpoint(generation)?;
     let mut writes = vec![put(key, &checkpoint, Expected::Revision(0))];
-    for (kind, held) in &mut pointers {
-        held.record.building = Some(generation);
-        let expected = Expected::Revision(held.revision);
-        writes.push(put(layout::pointer_key(kind.model)?, &held.record, expected));
+    for Kept { key, declared, pointer: Held { record, revision } } in &mut kept {
+        if declared.is_none() && record.building.is_none() {
+            continue;
+        }
+        record.building = declared.is_some().then_some(generation);
+        // Of a type that is new here nothing is there but what was saved by hand.
+        if *revision > 0 {
+            record.retired.extend(&given_up);
+        }
+        writes.push(put(key.clone(), record, Expected::Revision(*revision)));
     }
+    let mut pointers = declared_of(kept);
     for (kind, _) in &pointers {
         // Of nothing, every index is complete.
         let shelf = Shelf::new(kind.model, generation);
@@ -275,7 +286,8 @@ pub(super) async fn switch(
     if let Some(Left { key, expected, .. }) = left {
         writes.push(KeyWrite { expected, ..layout::cleared(key) });
     }
-    for (kind, held) in building.pointers {
+    for (kind, mut held) in building.pointers {
+        held.record.retired.extend(held.record.generation);
         let record = Pointer {
             generation: Some(building.generation),
             schema_version: kind.schema_version,
@@ -288,34 +300,6 @@ pub(super) async fn switch(
     let writes = NonEmpty::from_vec(writes).expect("a projection keeps at least one kind of model");
     bucket.write(writes).await?;
     Ok(())
-}
-
-/// Removes what a generation left behind, whose checkpoint is gone.
-pub(super) async fn retire(
-    bucket: &dyn KeyValue,
-    models: &[Declared],
-    generation: u64,
-) -> Result<(), ProjectionError> {
-    for kind in models {
-        for pattern in layout::patterns_of(kind.model, generation) {
-            let keys = bucket.keys(&pattern).await?;
-            for keys in keys.chunks(DELETED) {
-                delete(bucket, keys.to_vec()).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// How many keys one batch deletes.
-const DELETED: usize = 1000;
-
-async fn delete(bucket: &dyn KeyValue, keys: Vec<Key>) -> Result<(), BackendError> {
-    let writes = keys.into_iter().map(layout::cleared);
-    match NonEmpty::from_vec(writes.collect()) {
-        Some(writes) => bucket.write(writes).await.map(drop),
-        None => Ok(()),
-    }
 }
 
 pub(super) async fn is_same_log(

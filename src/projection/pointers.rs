@@ -3,13 +3,17 @@
 //! A version of a projection may keep other types than the version before. So the pointers of all types count that any
 //! version of it keeps or has kept.
 
+use std::collections::BTreeSet;
+
 use futures::future::try_join_all;
 
 use super::error::ProjectionError;
-use super::records::{FORMAT, Held, read};
+use super::records::{FORMAT, Held, put, read};
 use super::{Declared, Projection};
+use crate::backend::BackendError;
+use crate::event::NonEmpty;
 use crate::read_model::layout::{self, Pointer};
-use crate::state::{Key, KeyValue};
+use crate::state::{Expected, Key, KeyValue};
 
 /// A type of models of a projection.
 pub(super) struct Kept {
@@ -34,6 +38,7 @@ pub(super) async fn kept<P: Projection>(
             generation: None,
             schema_version: kind.schema_version,
             building: None,
+            retired: BTreeSet::new(),
         });
         if record.projection != P::NAME {
             return Err(ProjectionError::OwnedByAnother {
@@ -72,3 +77,31 @@ async fn of_others<P: Projection>(
 pub(super) fn visible(kept: &[Kept]) -> Option<u64> {
     kept.iter().filter_map(|kept| kept.pointer.record.generation).max()
 }
+
+/// Removes what is left of the generations that are retired, and then strikes them off. What ends half-way is found again.
+/// Their checkpoints are gone, so nobody writes to them.
+pub(super) async fn tidy(bucket: &dyn KeyValue, kept: Vec<Kept>) -> Result<(), ProjectionError> {
+    for Kept { key, pointer: Held { mut record, revision }, .. } in kept {
+        let retired = std::mem::take(&mut record.retired);
+        let model = layout::type_of_pointer(&key).unwrap_or_default();
+        for pattern in retired.iter().flat_map(|retired| layout::patterns_of(model, *retired)) {
+            remove(bucket, &pattern).await?;
+        }
+        let write = put(key, &record, Expected::Revision(revision));
+        bucket.write(NonEmpty::one(write)).await?;
+    }
+    Ok(())
+}
+
+async fn remove(bucket: &dyn KeyValue, pattern: &str) -> Result<(), BackendError> {
+    for keys in bucket.keys(pattern).await?.chunks(DELETED) {
+        let writes = keys.iter().cloned().map(layout::cleared).collect();
+        if let Some(writes) = NonEmpty::from_vec(writes) {
+            bucket.write(writes).await?;
+        }
+    }
+    Ok(())
+}
+
+/// How many keys one batch deletes.
+const DELETED: usize = 1000;

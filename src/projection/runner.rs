@@ -12,6 +12,7 @@ use super::control::follow_control;
 use super::error::ProjectionError;
 use super::feed::{PAUSE, Selection};
 use super::generations::{self, Building, Left, Plan};
+use super::pointers::{self, Kept};
 use super::pump::{Interrupt, Pump, Step};
 use super::records::{Checkpoint, Control, Held, Keys, kept, put};
 use super::status::{ProjectionReport, ProjectionStatus, progress};
@@ -121,7 +122,7 @@ impl<P: Projection> Runner<P> {
 
     /// Keeps what readers see current, and builds what shall follow it, until that is done or somebody stops it.
     async fn work(&self, wish: &Control) -> Result<Ended, Interrupt> {
-        let Plan { live, building, visible, newer } =
+        let Plan { live, building, visible, newer, untidy } =
             generations::plan::<P>(&self.context, wish.rebuild, self.options.lease).await?;
         let status = match (&building, &live) {
             (None, Some((_, checkpoint))) => self.lag(checkpoint.record.position).await,
@@ -152,6 +153,7 @@ impl<P: Projection> Runner<P> {
             None => tokio::select! {
                 ended = live => ended,
                 gone = newer_gone => Ok(gone.map(|()| Ended::Switched)?),
+                never = self.tidy(untidy) => never,
             },
             Some(next) => {
                 let begun = next.checkpoint.clone();
@@ -168,7 +170,7 @@ impl<P: Projection> Runner<P> {
                     (built, _) => built,
                 };
                 match built {
-                    Some(_) => self.switch(building, visible, old).await,
+                    Some(_) => self.switch(building, old).await,
                     None => Ok(Ended::Stopped),
                 }
             }
@@ -245,7 +247,6 @@ impl<P: Projection> Runner<P> {
     async fn switch(
         &self,
         building: Option<Building>,
-        visible: Option<u64>,
         left: Option<Left>,
     ) -> Result<Ended, Interrupt> {
         let Some(building) = building else { return Ok(Ended::Switched) };
@@ -253,17 +254,16 @@ impl<P: Projection> Runner<P> {
         let bucket = self.context.read_models();
         generations::switch(bucket.as_ref(), building, left).await?;
         tracing::info!(projection = P::NAME, generation, "projection switched to a new generation");
-        if let Some(old) = visible {
-            let bucket = Arc::clone(bucket);
-            // What is left of the old one does no harm; nobody waits for it to go.
-            tokio::spawn(async move {
-                let retired = generations::retire(bucket.as_ref(), &P::models(), old).await;
-                if let Err(error) = retired {
-                    tracing::warn!(projection = P::NAME, old, %error, "old generation not removed");
-                }
-            });
-        }
         Ok(Ended::Switched)
+    }
+
+    /// Removes what is left of earlier generations, and then waits for ever. It does no harm meanwhile, and what is not
+    /// removed now is by whoever becomes active next.
+    async fn tidy(&self, untidy: Vec<Kept>) -> Result<Ended, Interrupt> {
+        if let Err(error) = pointers::tidy(self.context.read_models().as_ref(), untidy).await {
+            tracing::warn!(projection = P::NAME, %error, "old generations not removed");
+        }
+        std::future::pending().await
     }
 
     /// One step, or `None` when it shall stop. A step that has taken events is finished.

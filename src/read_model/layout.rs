@@ -2,7 +2,7 @@
 //!
 //! A key that begins with `=` is never a model's: neither a model type nor an escaped id can begin so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ pub(crate) struct Pointer {
     pub(crate) generation: Option<u64>,
     pub(crate) schema_version: u32,
     pub(crate) building: Option<u64>,
+    /// Generations that nobody reads or builds any more, and of which something may be left.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) retired: BTreeSet<u64>,
 }
 
 /// The first token of the keys of a generation. The first generation has the type's own name, so that keys are what
@@ -141,6 +144,11 @@ pub(crate) fn pointer_key(model: &str) -> Result<Key, InvalidKey> {
 
 /// The pointers of all types.
 pub(crate) const POINTERS: &str = "=model.*";
+
+/// The type whose pointer lies under a key.
+pub(crate) fn type_of_pointer(key: &Key) -> Option<&str> {
+    key.as_str().strip_prefix("=model.")
+}
 
 /// All keys of a generation.
 pub(crate) fn patterns_of(model: &str, generation: u64) -> [String; 3] {

@@ -8,8 +8,10 @@ use cim_persistence::projection::{
     ProjectionError, ProjectionStatus, Projections, RunningProjection,
 };
 use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite};
+use cim_persistence::testing::faults::{Fault, Faults, Gate};
 
 use crate::domain::{Balances, PATIENCE, Store, expected, many_moves, moves, options, stored};
+use crate::trouble::writes;
 
 /// What a key holds, null for nothing.
 pub(crate) async fn value_of(models: &dyn KeyValue, key: &str) -> serde_json::Value {
@@ -158,4 +160,92 @@ async fn two_versions_do_not_build_against_each_other() {
     let generation = tokio::time::timeout(PATIENCE, built).await.unwrap();
     assert_eq!(stored(&store.models, generation).await, expected(&context, 10).await);
     new.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_next_removes_what_one_that_was_killed_has_left() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 20).await;
+    let (faults, switched) = (Faults::new(), Gate::new());
+    let mut running =
+        RunningProjection::start(&store.process(&faults), Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    faults.plan_when(
+        |call| writes(call, "=model.total") && !writes(call, "=checkpoint.balances.2"),
+        Fault::PauseAfter(switched.clone()),
+    );
+    Projections::of(&context).rebuild("balances").await.unwrap();
+    switched.reached().await;
+    drop(running);
+    assert_eq!(stored(&store.models, 1).await, expected(&context, 1).await);
+    let _next = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    until_gone(&store.models, 1).await;
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_failed_is_taken_up_while_a_newer_version_builds() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 20).await;
+    let faults = Faults::new();
+    let mut running =
+        RunningProjection::start(&store.process(&faults), Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    faults.plan_when(
+        |call| writes(call, "balance.a1") && !writes(call, "=checkpoint.balances.1"),
+        Fault::Outage,
+    );
+    Projections::of(&context).rebuild("balances").await.unwrap();
+    until_generation(&store.models, 2).await;
+    while faults.planned() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.stop().await.unwrap();
+    assert!(!stored(&store.models, 1).await.is_empty());
+    let (faults, builds) = (Faults::new(), Gate::new());
+    faults.plan_when(
+        |call| writes(call, "balance=3.a1") && writes(call, "=checkpoint.balances.3"),
+        Fault::PauseAfter(builds.clone()),
+    );
+    let _newer =
+        RunningProjection::start(&store.process(&faults), Balances::<2>, options()).unwrap();
+    builds.reached().await;
+    let _running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    until_gone(&store.models, 1).await;
+    assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+    assert_eq!(stored(&store.models, 3).await, expected(&context, 10).await);
+    builds.open();
+    until_generation(&store.models, 3).await;
+    until_gone(&store.models, 2).await;
+    assert_eq!(stored(&store.models, 3).await, expected(&context, 10).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_was_given_up_goes() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 20).await;
+    let (faults, builds) = (Faults::new(), Gate::new());
+    let mut running =
+        RunningProjection::start(&store.process(&faults), Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    faults.plan_when(
+        |call| writes(call, "balance=2.a1") && writes(call, "=checkpoint.balances.2"),
+        Fault::PauseAfter(builds.clone()),
+    );
+    let projections = Projections::of(&context);
+    projections.rebuild("balances").await.unwrap();
+    builds.reached().await;
+    assert!(!stored(&store.models, 2).await.is_empty());
+    projections.rebuild("balances").await.unwrap();
+    until_generation(&store.models, 3).await;
+    until_gone(&store.models, 1).await;
+    until_gone(&store.models, 2).await;
+    for generation in [1, 2] {
+        let key = format!("=checkpoint.balances.{generation}");
+        assert!(value_of(&store.models, &key).await.is_null(), "{key}");
+    }
+    assert_eq!(stored(&store.models, 3).await, expected(&context, 1).await);
 }

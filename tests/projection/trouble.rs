@@ -484,5 +484,8 @@ async fn a_pointer_that_nobody_can_read_is_deleted_and_made_anew() {
     projections.wait_for("hoards", position, PATIENCE).await.unwrap();
     assert_eq!(value_of(&store.models, "=model.hoard").await["generation"], 2);
     assert_eq!(value_of(&store.models, "hoard=2.all").await["text"], "xxxxxxx");
+    while !value_of(&store.models, "hoard.all").await.is_null() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     running.stop().await.unwrap();
 }
