@@ -24,7 +24,8 @@ use crate::timeouts::Timeout;
 /// else. One takes two round trips: what the instance has reacted to, and the commit; and those of its loads.
 ///
 /// The events of the context come in order, one after the other; timeouts come between them. A reaction may be called several times for one
-/// event, whenever others were first on an aggregate that it changes or has read.
+/// event, whenever others were first on an aggregate that it changes or has read. What it refuses it is called for once more
+/// before that counts, with what the stream's leader says, since a replica may have been behind.
 ///
 /// ```
 /// # use cim_persistence::prelude::*;

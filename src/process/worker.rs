@@ -137,7 +137,7 @@ impl<P: ProcessManager> Worker<P> {
         // Without an instance nobody else can react to it either.
         let Ok(stored) = &event else { return Ok(()) };
         for (instance, _) in self.read(stored).unwrap_or_default() {
-            match self.once(&instance, stored, None).await {
+            match self.once(&instance, stored, None, ReadFrom::Nearest).await {
                 Err(Failed::Error(error)) => return Err(error),
                 Ok(()) | Err(Failed::Refused(_)) => {}
             }
@@ -148,9 +148,9 @@ impl<P: ProcessManager> Worker<P> {
     /// Tries until it works, or is refused as often as the policy allows: then why.
     async fn patiently(&self, task: Task<'_>) -> Result<Result<(), Rejection>, ProcessError> {
         let policy = self.options.poison;
-        let (mut pause, mut tries) = (policy.pause, 0);
+        let (mut pause, mut tries, mut from) = (policy.pause, 0, ReadFrom::Nearest);
         loop {
-            let reason = match self.attempt(&task).await {
+            let reason = match self.attempt(&task, from).await {
                 Ok(()) => return Ok(Ok(())),
                 Err(Failed::Error(error)) => return Err(error),
                 Err(Failed::Refused(reason)) => reason,
@@ -158,19 +158,17 @@ impl<P: ProcessManager> Worker<P> {
             if tries == policy.retries {
                 return Ok(Err(reason));
             }
-            tries += 1;
+            (tries, from) = (tries + 1, ReadFrom::Leader);
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));
         }
     }
 
-    async fn attempt(&self, task: &Task<'_>) -> Result<(), Failed> {
+    async fn attempt(&self, task: &Task<'_>, from: ReadFrom) -> Result<(), Failed> {
         match task {
-            Task::Event(Ok(stored)) => self.react(stored).await,
+            Task::Event(Ok(stored)) => self.react(stored, from).await,
             Task::Event(Err(error)) => Err(Failed::Refused(error.to_string().into())),
-            Task::Due(timeout, due) => {
-                self.come(timeout.address.instance(), timeout, Some(due)).await
-            }
+            Task::Due(timeout, due) => self.come(timeout, Some(due), from).await,
         }
     }
 
@@ -190,9 +188,9 @@ impl<P: ProcessManager> Worker<P> {
         catch_unwind(AssertUnwindSafe(read)).map_err(panic_text)?
     }
 
-    async fn react(&self, stored: &StoredEvent) -> Result<(), Failed> {
+    async fn react(&self, stored: &StoredEvent, from: ReadFrom) -> Result<(), Failed> {
         for (instance, events) in self.read(stored).map_err(Failed::Refused)? {
-            self.once(&instance, stored, Some(events)).await?;
+            self.once(&instance, stored, Some(events), from).await?;
         }
         Ok(())
     }
@@ -204,25 +202,17 @@ impl<P: ProcessManager> Worker<P> {
         instance: &AggregateId,
         stored: &StoredEvent,
         mut events: Option<Vec<P::Event>>,
+        mut from: ReadFrom,
     ) -> Result<(), Failed> {
-        let ids = (stored.correlation_id(), stored.event_id());
         let reacts = events.is_some();
-        let mut from = ReadFrom::Nearest;
         loop {
-            let held = self.mark(instance, from).await?;
-            if held.mark.handled >= stored.position() {
-                self.count("repeated");
-                return Ok(());
-            }
-            let mut reaction = self.begin(instance, held, ids, from);
-            for event in events.take().unwrap_or_default() {
-                let reacting = self.manager.react(event, stored, &mut reaction);
-                self.fill(reacting).await?;
-            }
-            reaction.handled(stored.position());
-            match self.commit(reaction).await? {
-                Stored::Yes => return Ok(()),
-                Stored::Overtaken => {}
+            let events_now = events.take().unwrap_or_default();
+            match self.try_event(instance, stored, events_now, from).await {
+                Ok(Tried::Settled) => return Ok(()),
+                Ok(Tried::Overtaken) => {}
+                // What a replica says is no ground for a refusal.
+                Err(Failed::Refused(_)) if from == ReadFrom::Nearest => {}
+                Err(failed) => return Err(failed),
             }
             from = ReadFrom::Leader;
             if reacts {
@@ -230,6 +220,28 @@ impl<P: ProcessManager> Worker<P> {
                 events = shares.into_iter().find(|(of, _)| of == instance).map(|(_, own)| own);
             }
         }
+    }
+
+    async fn try_event(
+        &self,
+        instance: &AggregateId,
+        stored: &StoredEvent,
+        events: Vec<P::Event>,
+        from: ReadFrom,
+    ) -> Result<Tried, Failed> {
+        let held = self.mark(instance, from).await?;
+        if held.mark.handled >= stored.position() {
+            self.count("repeated");
+            return Ok(Tried::Settled);
+        }
+        let ids = (stored.correlation_id(), stored.event_id());
+        let mut reaction = self.begin(instance, held, ids, from);
+        for event in events {
+            let reacting = self.manager.react(event, stored, &mut reaction);
+            self.fill(reacting).await?;
+        }
+        reaction.handled(stored.position());
+        self.commit(reaction).await
     }
 
     async fn take_due(&self, due: Due) -> Result<(), ProcessError> {
@@ -244,7 +256,7 @@ impl<P: ProcessManager> Worker<P> {
             }
             let id = timeout.id();
             self.park(Trigger::Timeout { id, instance: instance.clone(), name }, &reason).await?;
-            match self.come(instance, &due.timeout, None).await {
+            match self.come(&due.timeout, None, ReadFrom::Nearest).await {
                 Err(Failed::Error(error)) => return Err(error),
                 Ok(()) | Err(Failed::Refused(_)) => {}
             }
@@ -258,33 +270,45 @@ impl<P: ProcessManager> Worker<P> {
     /// Reacts to a timeout if the instance still waits for it; without a reaction it is noted only that it came.
     async fn come(
         &self,
-        instance: &AggregateId,
         timeout: &Timeout,
         due: Option<&DueTimeout>,
+        mut from: ReadFrom,
     ) -> Result<(), Failed> {
-        let (name, ids) = (timeout.address.name(), (timeout.correlation_id, timeout.id));
-        let mut from = ReadFrom::Nearest;
         loop {
-            let held = self.mark(instance, from).await?;
-            if held.mark.pending.get(name) != Some(&timeout.id) {
-                // A replica may not know yet that it is waited for.
-                if from == ReadFrom::Leader {
-                    self.count("void");
-                    return Ok(());
-                }
-                from = ReadFrom::Leader;
-                continue;
+            match self.try_timeout(timeout, due, from).await {
+                Ok(Tried::Settled) => return Ok(()),
+                Ok(Tried::Overtaken) => {}
+                // What a replica says is no ground for a refusal.
+                Err(Failed::Refused(_)) if from == ReadFrom::Nearest => {}
+                Err(failed) => return Err(failed),
             }
-            let mut reaction = self.begin(instance, held, ids, from);
-            reaction.came(name);
-            if let Some(due) = due {
-                self.fill(self.manager.timeout(due, &mut reaction)).await?;
-            }
-            match self.commit(reaction).await? {
-                Stored::Yes => return Ok(()),
-                Stored::Overtaken => from = ReadFrom::Leader,
-            }
+            from = ReadFrom::Leader;
         }
+    }
+
+    async fn try_timeout(
+        &self,
+        timeout: &Timeout,
+        due: Option<&DueTimeout>,
+        from: ReadFrom,
+    ) -> Result<Tried, Failed> {
+        let (instance, name) = (timeout.address.instance(), timeout.address.name());
+        let held = self.mark(instance, from).await?;
+        if held.mark.pending.get(name) != Some(&timeout.id) {
+            // A replica may not know yet that it is waited for.
+            if from == ReadFrom::Nearest {
+                return Ok(Tried::Overtaken);
+            }
+            self.count("void");
+            return Ok(Tried::Settled);
+        }
+        let ids = (timeout.correlation_id, timeout.id);
+        let mut reaction = self.begin(instance, held, ids, from);
+        reaction.came(name);
+        if let Some(due) = due {
+            self.fill(self.manager.timeout(due, &mut reaction)).await?;
+        }
+        self.commit(reaction).await
     }
 
     async fn mark(&self, instance: &AggregateId, from: ReadFrom) -> Result<HeldMark, ProcessError> {
@@ -321,15 +345,15 @@ impl<P: ProcessManager> Worker<P> {
         }
     }
 
-    async fn commit(&self, reaction: Reaction) -> Result<Stored, Failed> {
+    async fn commit(&self, reaction: Reaction) -> Result<Tried, Failed> {
         match reaction.finish().commit().await {
             Ok(_) => {
                 self.count("stored");
-                Ok(Stored::Yes)
+                Ok(Tried::Settled)
             }
             Err(error) if error.is_conflict() => {
                 self.count("overtaken");
-                Ok(Stored::Overtaken)
+                Ok(Tried::Overtaken)
             }
             Err(error) if unit_passes(&error) => {
                 Err(BackendError::unavailable(error.to_string()).into())
@@ -387,9 +411,10 @@ impl<P: ProcessManager> Worker<P> {
     }
 }
 
-/// What became of a commit.
-enum Stored {
-    Yes,
-    /// Others were first; what they stored is to be seen before it is tried again.
+/// What became of a try.
+enum Tried {
+    /// It is stored, or there was nothing to store.
+    Settled,
+    /// Others were first, or a replica may be behind: it is tried again with what the leader says.
     Overtaken,
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod domain;
+mod grounds;
 mod once;
 mod poison;
 mod queue;

@@ -1,0 +1,126 @@
+//! What is a ground to refuse an event or a timeout, and what is none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cim_persistence::process::{
+    DueTimeout, ProcessManager, ProcessOptions, Reaction, RunningProcess,
+};
+use cim_persistence::projection::{PoisonPolicy, Rejection};
+use cim_persistence::subject::AggregateId;
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults};
+use cim_persistence::timeouts::MemoryTimeouts;
+use cim_persistence::{Context, Repository, StoredEvent};
+
+use crate::domain::*;
+
+const STOCK: &str = "stock";
+
+/// Notes what it reacts to, if something is in stock.
+#[derive(Clone)]
+struct Strict {
+    notes: Repository<Notes>,
+    tries: Arc<AtomicUsize>,
+}
+
+impl Strict {
+    fn on(context: &Context) -> Self {
+        let notes = Repository::of(context).unwrap();
+        Self { notes, tries: Arc::default() }
+    }
+
+    async fn note(&self, reaction: &mut Reaction, noted: Noted) -> Result<(), Rejection> {
+        self.tries.fetch_add(1, Ordering::SeqCst);
+        if reaction.load(&self.notes, &STOCK.to_owned()).await?.all.is_empty() {
+            return Err("nothing is in stock".into());
+        }
+        let own = reaction.instance().to_string();
+        reaction.record(&self.notes, &own, vec![noted]).await?;
+        Ok(())
+    }
+}
+
+impl ProcessManager for Strict {
+    const NAME: &'static str = "strict";
+    type Event = OrderEvent;
+
+    fn filters() -> Vec<cim_persistence::store::EventFilter> {
+        Follow::filters()
+    }
+
+    fn instance(
+        &self,
+        _: &OrderEvent,
+        stored: &StoredEvent,
+    ) -> Result<Option<AggregateId>, Rejection> {
+        Ok(Some(stored.aggregate_id().clone()))
+    }
+
+    async fn react(
+        &self,
+        event: OrderEvent,
+        stored: &StoredEvent,
+        reaction: &mut Reaction,
+    ) -> Result<(), Rejection> {
+        if let OrderEvent::Remind(at) = event {
+            return Ok(reaction.schedule_after("reminder", Duration::ZERO, &at)?);
+        }
+        self.note(reaction, Noted::Event(stored.position().get())).await
+    }
+
+    async fn timeout(&self, due: &DueTimeout, reaction: &mut Reaction) -> Result<(), Rejection> {
+        self.note(reaction, Noted::Reminder { scheduled_at: due.data()? }).await
+    }
+}
+
+fn start(manager: &Strict, context: &Context, options: ProcessOptions) -> RunningProcess {
+    RunningProcess::start(context, manager.clone(), options).unwrap()
+}
+
+fn store() -> Store {
+    Store::new(MemoryTimeouts::new())
+}
+
+/// Puts something in stock.
+async fn deliver(context: &Context) {
+    let notes = Repository::<Notes>::of(context).unwrap();
+    notes.transact(&STOCK.to_owned(), |_| Ok::<_, ()>([Noted::Event(0)])).await.unwrap();
+}
+
+fn looks_at_stock(call: &Call<'_>) -> bool {
+    call.kind == CallKind::NearestRead && call.subjects == ["cim.events.bank.notes.stock"]
+}
+
+#[tokio::test]
+async fn a_replica_that_is_behind_refuses_nothing() {
+    let store = store();
+    let (context, faults) = (store.healthy(), Faults::new());
+    deliver(&context).await;
+    let strict = Strict::on(&store.process(&faults));
+    faults.plan_when(looks_at_stock, Fault::StaleRead(9));
+    let mut process = start(&strict, strict.notes.context(), options());
+    let placed = happens(&context, "kim", OrderEvent::Placed).await;
+    process.handled(placed).await.unwrap();
+    assert_eq!((noted(&context, "kim").await.len(), faults.planned()), (1, 0));
+
+    // The same for a timeout.
+    faults.plan_when(looks_at_stock, Fault::StaleRead(9));
+    happens(&context, "kim", OrderEvent::Remind(1)).await;
+    noted_at_least(&context, "kim", 2).await;
+    assert_eq!(faults.planned(), 0);
+    process.stop().await.unwrap();
+}
+
+/// What is refused is refused by what the leader says; a further try begins there.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_looked_at_again_once() {
+    let context = store().healthy();
+    let strict = Strict::on(&context);
+    let poison = PoisonPolicy { retries: 2, ..PoisonPolicy::PARK };
+    let mut process = start(&strict, &context, ProcessOptions { poison, ..options() });
+    let placed = happens(&context, "kim", OrderEvent::Placed).await;
+    process.handled(placed).await.unwrap();
+    assert_eq!(process.parked().await.unwrap()[0].reason, "nothing is in stock");
+    assert_eq!(strict.tries.load(Ordering::SeqCst), 4);
+}
