@@ -105,7 +105,9 @@ pub trait ProcessManager: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why it cannot; nothing of the reaction is stored and the policy decides what follows. A failure of the store that may
-    /// pass, or a conflict, is no reason: it is tried again.
+    /// pass, or a conflict, is no reason: it is tried again. It is recognised in every error of this crate, and in one of the
+    /// service that has such an error among its sources. One that is `transparent` to thiserror does not: what it holds is
+    /// passed over.
     fn react(
         &self,
         event: Self::Event,

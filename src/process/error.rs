@@ -4,7 +4,10 @@ use std::error::Error;
 
 use crate::backend::BackendError;
 use crate::clock::Timestamp;
+use crate::content_store::ContentError;
+use crate::outbox::OutboxError;
 use crate::projection::ProjectionError;
+use crate::read_model::ReadModelError;
 use crate::repository::RepositoryError;
 use crate::state::InvalidKey;
 use crate::store::StoreError;
@@ -86,7 +89,7 @@ impl ProcessError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Backend(error) => backend_passes(error),
-            Self::Store(error) => store_passes(error),
+            Self::Store(error) => passes(error),
             _ => false,
         }
     }
@@ -136,44 +139,69 @@ pub enum TimeoutError {
 pub(super) fn passes(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<UnitError>() {
-            return unit_passes(error);
+        if let Some(passes) = verdict(error) {
+            return passes;
         }
-        if let Some(error) = error.downcast_ref::<RepositoryError>() {
-            return repository_passes(error);
-        }
-        if let Some(error) = error.downcast_ref::<StoreError>() {
-            return store_passes(error);
-        }
-        if let Some(error) = error.downcast_ref::<BackendError>() {
-            return backend_passes(error);
-        }
-        next = error.source();
+        next = hidden(error).or_else(|| error.source());
     }
     false
 }
 
-pub(super) fn unit_passes(error: &UnitError) -> bool {
-    match error {
-        UnitError::Repository(error) => repository_passes(error),
-        UnitError::Store(error) => store_passes(error),
-        other => other.is_conflict(),
+/// What is known of an error by itself. `None` where another one stands behind it.
+fn verdict(error: &(dyn Error + 'static)) -> Option<bool> {
+    if let Some(error) = error.downcast_ref::<BackendError>() {
+        return Some(backend_passes(error));
     }
+    let conflict = if let Some(error) = error.downcast_ref::<StoreError>() {
+        matches!(error, StoreError::Conflict { .. } | StoreError::OutcomeUnknown { .. })
+    } else if let Some(error) = error.downcast_ref::<RepositoryError>() {
+        matches!(error, RepositoryError::VersionConflict { .. })
+    } else if let Some(error) = error.downcast_ref::<UnitError>() {
+        error.is_conflict()
+    } else if let Some(error) = error.downcast_ref::<ReadModelError>() {
+        matches!(error, ReadModelError::Conflict { .. })
+    } else if let Some(error) = error.downcast_ref::<OutboxError>() {
+        matches!(error, OutboxError::OutcomeUnknown { .. })
+    } else {
+        false
+    };
+    conflict.then_some(true)
 }
 
-fn repository_passes(error: &RepositoryError) -> bool {
-    match error {
-        RepositoryError::Store(error) => store_passes(error),
-        other => matches!(other, RepositoryError::VersionConflict { .. }),
+/// What a transparent variant of this crate holds: it is not among the sources, only what is behind it is.
+fn hidden<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(error) = error.downcast_ref::<UnitError>() {
+        return match error {
+            UnitError::Repository(error) => Some(error),
+            UnitError::Store(error) => Some(error),
+            UnitError::Outbox(error) => Some(error),
+            _ => None,
+        };
     }
-}
-
-fn store_passes(error: &StoreError) -> bool {
-    match error {
-        StoreError::Backend(error) => backend_passes(error),
-        other => {
-            matches!(other, StoreError::Conflict { .. } | StoreError::OutcomeUnknown { .. })
-        }
+    if let Some(RepositoryError::Store(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(StoreError::Backend(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(ReadModelError::Backend(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(ContentError::Backend(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(error) = error.downcast_ref::<ProjectionError>() {
+        return match error {
+            ProjectionError::Model(error) => Some(error),
+            ProjectionError::Store(error) => Some(error),
+            ProjectionError::Backend(error) => Some(error),
+            _ => None,
+        };
+    }
+    match error.downcast_ref()? {
+        OutboxError::Backend(error) => Some(error),
+        OutboxError::Store(error) => Some(error),
+        _ => None,
     }
 }
 

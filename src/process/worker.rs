@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::cursor::Cursor;
-use super::error::{ProcessError, passes, unit_passes};
+use super::error::{ProcessError, passes};
 use super::feed::{Feed, Next, What};
 use super::records::{FORMAT, HeldMark, ParkedReaction, Trigger, Wish, WishRecord, mark_subject};
 use super::{DueTimeout, ProcessManager, ProcessOptions, Reaction};
@@ -355,7 +355,7 @@ impl<P: ProcessManager> Worker<P> {
                 self.count("overtaken");
                 Ok(Tried::Overtaken)
             }
-            Err(error) if unit_passes(&error) => {
+            Err(error) if passes(&error) => {
                 Err(BackendError::unavailable(error.to_string()).into())
             }
             Err(error) => Err(Failed::Refused(error.into())),

@@ -47,10 +47,10 @@ pub enum QueryError {
         reason: &'static str,
     },
     /// The models cannot be read. What to do depends on the source.
-    #[error(transparent)]
+    #[error("{0}")]
     Model(#[from] ReadModelError),
     /// The events cannot be read. What to do depends on the source.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 

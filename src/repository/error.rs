@@ -122,7 +122,7 @@ pub enum TransactError<R> {
     #[error("rejected: {0}")]
     Rejected(R),
     /// The repository failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Repository(#[from] RepositoryError),
 }
 

@@ -1,37 +1,46 @@
-//! What is a ground to refuse an event or a timeout, and what is none.
+//! What is a ground to refuse an event or a timeout, and what is none: replicas that are behind, failures of the store.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cim_persistence::backend::BackendError;
+use cim_persistence::outbox::OutboxError;
 use cim_persistence::process::{
     DueTimeout, ProcessManager, ProcessOptions, Reaction, RunningProcess,
 };
-use cim_persistence::projection::{PoisonPolicy, Rejection};
+use cim_persistence::projection::{PoisonPolicy, ProjectionError, Rejection};
+use cim_persistence::query::QueryError;
+use cim_persistence::read_model::ReadModelError;
+use cim_persistence::repository::TransactError;
 use cim_persistence::subject::AggregateId;
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults};
 use cim_persistence::timeouts::MemoryTimeouts;
-use cim_persistence::{Context, Repository, StoredEvent};
+use cim_persistence::{Context, Repository, RepositoryError, StoreError, StoredEvent};
 
 use crate::domain::*;
 
 const STOCK: &str = "stock";
 
-/// Notes what it reacts to, if something is in stock.
+/// Notes what it reacts to, if something is in stock; told so, it fails a few times before that.
 #[derive(Clone)]
 struct Strict {
     notes: Repository<Notes>,
+    failures: Arc<Mutex<Vec<Rejection>>>,
     tries: Arc<AtomicUsize>,
 }
 
 impl Strict {
     fn on(context: &Context) -> Self {
         let notes = Repository::of(context).unwrap();
-        Self { notes, tries: Arc::default() }
+        Self { notes, failures: Arc::default(), tries: Arc::default() }
     }
 
     async fn note(&self, reaction: &mut Reaction, noted: Noted) -> Result<(), Rejection> {
         self.tries.fetch_add(1, Ordering::SeqCst);
+        if let Some(failure) = self.failures.lock().unwrap().pop() {
+            return Err(failure);
+        }
         if reaction.load(&self.notes, &STOCK.to_owned()).await?.all.is_empty() {
             return Err("nothing is in stock".into());
         }
@@ -123,4 +132,44 @@ async fn a_refusal_is_looked_at_again_once() {
     process.handled(placed).await.unwrap();
     assert_eq!(process.parked().await.unwrap()[0].reason, "nothing is in stock");
     assert_eq!(strict.tries.load(Ordering::SeqCst), 4);
+}
+
+fn away() -> BackendError {
+    BackendError::Unavailable { detail: "no leader".to_owned(), source: None }
+}
+
+/// What a store that is away looks like to a reaction, by whatever it was asked.
+fn all_that_pass() -> Vec<Rejection> {
+    let repository = || RepositoryError::Store(away().into());
+    vec![
+        away().into(),
+        StoreError::from(away()).into(),
+        repository().into(),
+        TransactError::<String>::from(repository()).into(),
+        ReadModelError::from(away()).into(),
+        ReadModelError::Conflict { key: "stock".to_owned(), expected: 1, actual: 2 }.into(),
+        QueryError::from(away()).into(),
+        QueryError::from(ReadModelError::from(away())).into(),
+        OutboxError::from(away()).into(),
+        OutboxError::from(StoreError::from(away())).into(),
+        ProjectionError::from(away()).into(),
+        ProjectionError::from(ReadModelError::from(away())).into(),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_is_recognised_in_every_error_of_this_crate() {
+    for number in 0..all_that_pass().len() {
+        let context = store().healthy();
+        deliver(&context).await;
+        let strict = Strict::on(&context);
+        // Often enough that no second look helps.
+        let failures = (0..3).map(|_| all_that_pass().swap_remove(number));
+        strict.failures.lock().unwrap().extend(failures);
+        let mut process = start(&strict, &context, options());
+        let placed = happens(&context, "kim", OrderEvent::Placed).await;
+        let handled = process.handled(placed).await;
+        handled.unwrap_or_else(|error| panic!("number {number}: {error}"));
+        assert_eq!(noted(&context, "kim").await.len(), 1);
+    }
 }
