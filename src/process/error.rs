@@ -6,7 +6,7 @@ use crate::backend::BackendError;
 use crate::clock::Timestamp;
 use crate::content_store::ContentError;
 use crate::outbox::OutboxError;
-use crate::projection::ProjectionError;
+use crate::projection::{ProjectionError, Rejection};
 use crate::read_model::ReadModelError;
 use crate::repository::RepositoryError;
 use crate::state::InvalidKey;
@@ -49,6 +49,18 @@ pub enum ProcessError {
         /// Why not.
         reason: String,
     },
+    /// What a reaction reads or writes cannot be used, whatever is reacted to: a permission or a stream is missing, say. The
+    /// policy is not asked, nothing is parked. Correct what the error says and start it again.
+    #[error(
+        "process {process} is hindered by what it reads and writes, not by what it reacts to: {source}; correct that and \
+         start it again"
+    )]
+    Hindered {
+        /// The process manager.
+        process: String,
+        /// What is wrong.
+        source: Rejection,
+    },
     /// The log is not the one that was read: it is shorter, was made anew, or holds another event there. Nothing was
     /// written. Restore the log.
     #[error(
@@ -88,8 +100,8 @@ impl ProcessError {
     /// Whether beginning again may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Backend(error) => backend_passes(error),
-            Self::Store(error) => passes(error),
+            Self::Backend(error) => Ground::of(error) == Ground::Passes,
+            Self::Store(error) => Ground::of(error) == Ground::Passes,
             _ => false,
         }
     }
@@ -135,37 +147,76 @@ pub enum TimeoutError {
     },
 }
 
-/// Whether a reaction failed because of a conflict, or of something that may pass, and not because of its event.
-pub(super) fn passes(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(passes) = verdict(error) {
-            return passes;
-        }
-        next = hidden(error).or_else(|| error.source());
-    }
-    false
+/// What a reaction failed of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ground {
+    /// A conflict, or something that may pass.
+    Passes,
+    /// What it reads or writes, whatever it reacts to.
+    Store,
+    /// Anything else, so what it reacts to.
+    Own,
 }
 
-/// What is known of an error by itself. `None` where another one stands behind it.
-fn verdict(error: &(dyn Error + 'static)) -> Option<bool> {
-    if let Some(error) = error.downcast_ref::<BackendError>() {
-        return Some(backend_passes(error));
+impl Ground {
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(ground) = Self::alone(error) {
+                return ground;
+            }
+            next = hidden(error).or_else(|| error.source());
+        }
+        Self::Own
     }
-    let conflict = if let Some(error) = error.downcast_ref::<StoreError>() {
-        matches!(error, StoreError::Conflict { .. } | StoreError::OutcomeUnknown { .. })
-    } else if let Some(error) = error.downcast_ref::<RepositoryError>() {
-        matches!(error, RepositoryError::VersionConflict { .. })
-    } else if let Some(error) = error.downcast_ref::<UnitError>() {
-        error.is_conflict()
-    } else if let Some(error) = error.downcast_ref::<ReadModelError>() {
-        matches!(error, ReadModelError::Conflict { .. })
-    } else if let Some(error) = error.downcast_ref::<OutboxError>() {
-        matches!(error, OutboxError::OutcomeUnknown { .. })
-    } else {
-        false
-    };
-    conflict.then_some(true)
+
+    /// What is known of an error by itself. `None` where another one may stand behind it.
+    fn alone(error: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(error) = error.downcast_ref() {
+            return Some(Self::of_backend(error));
+        }
+        if let Some(error) = error.downcast_ref() {
+            return match error {
+                StoreError::Conflict { .. } | StoreError::OutcomeUnknown { .. } => {
+                    Some(Self::Passes)
+                }
+                StoreError::Connect(_) | StoreError::Topology(_) | StoreError::Closed => {
+                    Some(Self::Store)
+                }
+                _ => None,
+            };
+        }
+        let conflict = if let Some(error) = error.downcast_ref::<UnitError>() {
+            error.is_conflict()
+        } else if let Some(error) = error.downcast_ref() {
+            matches!(error, RepositoryError::VersionConflict { .. })
+        } else if let Some(error) = error.downcast_ref() {
+            matches!(error, ReadModelError::Conflict { .. })
+        } else if let Some(error) = error.downcast_ref() {
+            matches!(error, OutboxError::OutcomeUnknown { .. })
+        } else {
+            false
+        };
+        conflict.then_some(Self::Passes)
+    }
+
+    fn of_backend(error: &BackendError) -> Self {
+        match error {
+            // Another instance was first; what it wrote is to be read.
+            BackendError::Conflict { .. }
+            | BackendError::Unavailable { .. }
+            | BackendError::Unknown { .. } => Self::Passes,
+            BackendError::Denied { .. }
+            | BackendError::NotFound { .. }
+            | BackendError::Corrupt { .. }
+            | BackendError::Truncated { .. }
+            | BackendError::Unsupported { .. } => Self::Store,
+            BackendError::Duplicate { .. }
+            | BackendError::Invalid { .. }
+            | BackendError::TooLarge { .. }
+            | BackendError::TooMany { .. } => Self::Own,
+        }
+    }
 }
 
 /// What a transparent variant of this crate holds: it is not among the sources, only what is behind it is.
@@ -203,9 +254,4 @@ fn hidden<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
         OutboxError::Store(error) => Some(error),
         _ => None,
     }
-}
-
-fn backend_passes(error: &BackendError) -> bool {
-    // Another instance was first; what it wrote is to be read.
-    error.is_transient() || matches!(error, BackendError::Conflict { .. })
 }

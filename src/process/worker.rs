@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::cursor::Cursor;
-use super::error::{ProcessError, passes};
+use super::error::{Ground, ProcessError};
 use super::feed::{Feed, Next, What};
 use super::records::{FORMAT, HeldMark, ParkedReaction, Trigger, Wish, WishRecord, mark_subject};
 use super::{DueTimeout, ProcessManager, ProcessOptions, Reaction};
@@ -127,9 +127,13 @@ impl<P: ProcessManager> Worker<P> {
             cursor.count_event();
             return Ok(());
         };
+        let poison = |reason: &Rejection| ProcessError::Poison {
+            process: P::NAME.to_owned(),
+            position: position.get(),
+            reason: reason.to_string(),
+        };
         if self.options.poison.then == Then::Stop {
-            let (process, position) = (P::NAME.to_owned(), position.get());
-            return Err(ProcessError::Poison { process, position, reason: reason.to_string() });
+            return Err(poison(&reason));
         }
         let event_type = event.as_ref().ok().map(|stored| stored.event_type().to_string());
         self.park(Trigger::Event { position, event_type }, &reason).await?;
@@ -138,8 +142,10 @@ impl<P: ProcessManager> Worker<P> {
         let Ok(stored) = &event else { return Ok(()) };
         for (instance, _) in self.read(stored).unwrap_or_default() {
             match self.once(&instance, stored, None, ReadFrom::Nearest).await {
+                Ok(()) => {}
                 Err(Failed::Error(error)) => return Err(error),
-                Ok(()) | Err(Failed::Refused(_)) => {}
+                // Without its mark somebody would react to it later.
+                Err(Failed::Refused(reason)) => return Err(poison(&reason)),
             }
         }
         Ok(())
@@ -248,17 +254,22 @@ impl<P: ProcessManager> Worker<P> {
         let timeout = DueTimeout::new(due.timeout.clone());
         let instance = due.timeout.address.instance();
         if let Err(reason) = self.patiently(Task::Due(&due.timeout, &timeout)).await? {
-            let name = timeout.name().to_owned();
+            let poison = |reason: &Rejection| ProcessError::PoisonedTimeout {
+                process: P::NAME.to_owned(),
+                instance: instance.to_string(),
+                name: timeout.name().to_owned(),
+                reason: reason.to_string(),
+            };
             if self.options.poison.then == Then::Stop {
-                let (process, instance) = (P::NAME.to_owned(), instance.to_string());
-                let reason = reason.to_string();
-                return Err(ProcessError::PoisonedTimeout { process, instance, name, reason });
+                return Err(poison(&reason));
             }
-            let id = timeout.id();
+            let (id, name) = (timeout.id(), timeout.name().to_owned());
             self.park(Trigger::Timeout { id, instance: instance.clone(), name }, &reason).await?;
             match self.come(&due.timeout, None, ReadFrom::Nearest).await {
+                Ok(()) => {}
                 Err(Failed::Error(error)) => return Err(error),
-                Ok(()) | Err(Failed::Refused(_)) => {}
+                // Still waited for, it would come again.
+                Err(Failed::Refused(reason)) => return Err(poison(&reason)),
             }
         }
         match self.context.timeouts() {
@@ -338,10 +349,8 @@ impl<P: ProcessManager> Worker<P> {
         let reacted = AssertUnwindSafe(reacting).catch_unwind().await.map_err(panic_text);
         match reacted {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if passes(error.as_ref()) => {
-                Err(BackendError::unavailable(error.to_string()).into())
-            }
-            Ok(Err(reason)) | Err(reason) => Err(Failed::Refused(reason)),
+            Ok(Err(error)) => Err(failed::<P>(error)),
+            Err(panic) => Err(Failed::Refused(panic)),
         }
     }
 
@@ -355,10 +364,7 @@ impl<P: ProcessManager> Worker<P> {
                 self.count("overtaken");
                 Ok(Tried::Overtaken)
             }
-            Err(error) if passes(&error) => {
-                Err(BackendError::unavailable(error.to_string()).into())
-            }
-            Err(error) => Err(Failed::Refused(error.into())),
+            Err(error) => Err(failed::<P>(error.into())),
         }
     }
 
@@ -408,6 +414,17 @@ impl<P: ProcessManager> Worker<P> {
             () = self.stopped() => {}
             () = sleep(PAUSE) => {}
         }
+    }
+}
+
+/// What a failure of a reaction, or of its commit, leads to.
+fn failed<P: ProcessManager>(error: Rejection) -> Failed {
+    match Ground::of(error.as_ref()) {
+        Ground::Passes => BackendError::unavailable(error.to_string()).into(),
+        Ground::Store => {
+            Failed::Error(ProcessError::Hindered { process: P::NAME.to_owned(), source: error })
+        }
+        Ground::Own => Failed::Refused(error),
     }
 }
 

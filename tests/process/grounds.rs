@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cim_persistence::backend::BackendError;
-use cim_persistence::outbox::OutboxError;
+use cim_persistence::event::NonEmpty;
+use cim_persistence::outbox::{OutboxError, OutboxMessage, Topic};
 use cim_persistence::process::{
     DueTimeout, ProcessManager, ProcessOptions, Reaction, RunningProcess,
 };
@@ -13,6 +14,7 @@ use cim_persistence::projection::{PoisonPolicy, ProjectionError, Rejection};
 use cim_persistence::query::QueryError;
 use cim_persistence::read_model::ReadModelError;
 use cim_persistence::repository::TransactError;
+use cim_persistence::store::CommitInfo;
 use cim_persistence::subject::AggregateId;
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults};
 use cim_persistence::timeouts::MemoryTimeouts;
@@ -21,19 +23,22 @@ use cim_persistence::{Context, Repository, RepositoryError, StoreError, StoredEv
 use crate::domain::*;
 
 const STOCK: &str = "stock";
+const MARK: &str = "cim.unique.bank.=process.strict.";
 
 /// Notes what it reacts to, if something is in stock; told so, it fails a few times before that.
 #[derive(Clone)]
 struct Strict {
     notes: Repository<Notes>,
     failures: Arc<Mutex<Vec<Rejection>>>,
+    /// Whether it tells others of each event, under the id of the event.
+    tells: bool,
     tries: Arc<AtomicUsize>,
 }
 
 impl Strict {
     fn on(context: &Context) -> Self {
         let notes = Repository::of(context).unwrap();
-        Self { notes, failures: Arc::default(), tries: Arc::default() }
+        Self { notes, failures: Arc::default(), tells: false, tries: Arc::default() }
     }
 
     async fn note(&self, reaction: &mut Reaction, noted: Noted) -> Result<(), Rejection> {
@@ -75,7 +80,12 @@ impl ProcessManager for Strict {
         if let OrderEvent::Remind(at) = event {
             return Ok(reaction.schedule_after("reminder", Duration::ZERO, &at)?);
         }
-        self.note(reaction, Noted::Event(stored.position().get())).await
+        self.note(reaction, Noted::Event(stored.position().get())).await?;
+        if self.tells {
+            let message = OutboxMessage::json(Topic::new("orders")?, "com.example.noted", &1)?;
+            reaction.send(message.with_id(stored.event_id()));
+        }
+        Ok(())
     }
 
     async fn timeout(&self, due: &DueTimeout, reaction: &mut Reaction) -> Result<(), Rejection> {
@@ -85,6 +95,10 @@ impl ProcessManager for Strict {
 
 fn start(manager: &Strict, context: &Context, options: ProcessOptions) -> RunningProcess {
     RunningProcess::start(context, manager.clone(), options).unwrap()
+}
+
+fn parking() -> ProcessOptions {
+    ProcessOptions { poison: PoisonPolicy::PARK, ..options() }
 }
 
 fn store() -> Store {
@@ -99,6 +113,10 @@ async fn deliver(context: &Context) {
 
 fn looks_at_stock(call: &Call<'_>) -> bool {
     call.kind == CallKind::NearestRead && call.subjects == ["cim.events.bank.notes.stock"]
+}
+
+fn writes_mark(call: &Call<'_>) -> bool {
+    call.kind == CallKind::Write && call.subjects.iter().any(|subject| subject.starts_with(MARK))
 }
 
 #[tokio::test]
@@ -172,4 +190,99 @@ async fn a_store_that_is_away_is_recognised_in_every_error_of_this_crate() {
         handled.unwrap_or_else(|error| panic!("number {number}: {error}"));
         assert_eq!(noted(&context, "kim").await.len(), 1);
     }
+}
+
+/// Nothing is parked because of a permission that is missing for a while, be it to read or to write.
+#[tokio::test]
+async fn a_missing_permission_stops_the_process_whatever_the_policy() {
+    for reads in [true, false] {
+        let store = store();
+        let (context, faults) = (store.healthy(), Faults::new());
+        deliver(&context).await;
+        let denied = if reads { looks_at_stock } else { writes_mark };
+        for _ in 0..2 {
+            faults.plan_when(denied, Fault::Denied);
+        }
+        let strict = Strict::on(&store.process(&faults));
+        let mut process = start(&strict, strict.notes.context(), parking());
+        let placed = happens(&context, "kim", OrderEvent::Placed).await;
+        let error = process.handled(placed).await.unwrap_err();
+        let wanted = "process strict is hindered by what it reads and writes, not by what it reacts to: permission \
+                      denied on ";
+        assert!(error.to_string().starts_with(wanted), "{error}");
+
+        // When the permission is granted, the event takes effect.
+        let strict = Strict::on(&context);
+        let mut process = start(&strict, &context, parking());
+        process.handled(placed).await.unwrap();
+        assert_eq!(process.parked().await.unwrap(), []);
+        assert_eq!(noted(&context, "kim").await.len(), 1);
+    }
+}
+
+/// As long as it is not noted that an event is done with, nobody goes on behind it.
+#[tokio::test]
+async fn what_is_parked_is_passed_only_with_its_mark() {
+    for fault in [Fault::Denied, Fault::KnownId] {
+        let store = store();
+        let (context, faults) = (store.healthy(), Faults::new());
+        for _ in 0..2 {
+            faults.plan_when(writes_mark, fault.clone());
+        }
+        let strict = Strict::on(&store.process(&faults));
+        let mut process = start(&strict, strict.notes.context(), parking());
+        let placed = happens(&context, "kim", OrderEvent::Placed).await;
+        process.handled(placed).await.unwrap_err();
+
+        let strict = Strict::on(&context);
+        let mut process = start(&strict, &context, parking());
+        process.handled(placed).await.unwrap();
+        assert_eq!(process.parked().await.unwrap().len(), 1);
+        deliver(&context).await;
+        let mut other = start(&strict, &store.apart().healthy(), options());
+        other.handled(placed).await.unwrap();
+        assert_eq!(noted(&context, "kim").await, []);
+    }
+}
+
+/// The id of a message is known because another instance has stored the reaction, which a replica does not show yet.
+#[tokio::test]
+async fn a_reaction_that_is_stored_already_is_no_ground() {
+    let store = store();
+    let (context, faults) = (store.healthy(), Faults::new());
+    deliver(&context).await;
+    let telling = |context: &Context| Strict { tells: true, ..Strict::on(context) };
+    let first = telling(&context);
+    let mut process = start(&first, &context, options());
+    let placed = happens(&context, "kim", OrderEvent::Placed).await;
+    process.handled(placed).await.unwrap();
+
+    let mark = |call: &Call<'_>| {
+        call.kind == CallKind::NearestRead && call.subjects == [format!("{MARK}kim").as_str()]
+    };
+    faults.plan_when(mark, Fault::StaleRead(9));
+    let second = telling(&store.apart().process(&faults));
+    let mut other = start(&second, second.notes.context(), parking());
+    other.handled(placed).await.unwrap();
+    assert_eq!(other.parked().await.unwrap(), []);
+    assert_eq!((noted(&context, "kim").await.len(), faults.planned()), (1, 0));
+}
+
+/// An id that somebody else has used is the fault of the reaction.
+#[tokio::test]
+async fn a_message_id_that_is_taken_is_a_ground() {
+    let store = store();
+    let context = store.healthy();
+    deliver(&context).await;
+    let strict = Strict { tells: true, ..Strict::on(&context) };
+    let placed = happens(&context, "kim", OrderEvent::Placed).await;
+    let events = context.get_events_after(Default::default(), usize::MAX).await.unwrap();
+    let id = events.last().unwrap().event_id();
+    let message = OutboxMessage::json(Topic::new("orders").unwrap(), "com.example.noted", &1);
+    let taken = NonEmpty::one(message.unwrap().with_id(id));
+    let outbox = cim_persistence::outbox::Outbox::of(&context);
+    outbox.save_messages(&taken, &CommitInfo::default()).await.unwrap();
+    let mut process = start(&strict, &context, parking());
+    process.handled(placed).await.unwrap();
+    assert_eq!(process.parked().await.unwrap().len(), 1);
 }
