@@ -105,7 +105,7 @@ impl RunningProcess {
         Ok(parked)
     }
 
-    /// Stops it after the reaction under way.
+    /// Stops it after the reaction under way. One that was refused is not tried again; it comes again after a start.
     ///
     /// # Errors
     /// Why it had stopped before, if it had.

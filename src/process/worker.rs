@@ -1,5 +1,6 @@
 //! The work of the active instance: each event, each wish and each timeout, one after the other.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +109,11 @@ impl<P: ProcessManager> Worker<P> {
 
     async fn take(&self, next: Next, cursor: &mut Cursor) -> Result<(), ProcessError> {
         match next.what {
-            What::Event(event) => self.take_event(next.position, *event, cursor).await?,
+            What::Event(event) => {
+                if self.take_event(next.position, *event, cursor).await?.is_break() {
+                    return Ok(());
+                }
+            }
             What::Wish(message) => self.forward(message).await?,
             What::Other => {}
         }
@@ -122,10 +127,14 @@ impl<P: ProcessManager> Worker<P> {
         position: Position,
         event: Result<StoredEvent, StoreError>,
         cursor: &mut Cursor,
-    ) -> Result<(), ProcessError> {
-        let Err(reason) = self.patiently(Task::Event(&event)).await? else {
-            cursor.count_event();
-            return Ok(());
+    ) -> Result<ControlFlow<()>, ProcessError> {
+        let reason = match self.patiently(Task::Event(&event)).await? {
+            Outcome::Done => {
+                cursor.count_event();
+                return Ok(ControlFlow::Continue(()));
+            }
+            Outcome::Stopped => return Ok(ControlFlow::Break(())),
+            Outcome::Refused(reason) => reason,
         };
         let poison = |reason: &Rejection| ProcessError::Poison {
             process: P::NAME.to_owned(),
@@ -139,7 +148,7 @@ impl<P: ProcessManager> Worker<P> {
         self.park(Trigger::Event { position, event_type }, &reason).await?;
         cursor.count_parked();
         // Without an instance nobody else can react to it either.
-        let Ok(stored) = &event else { return Ok(()) };
+        let Ok(stored) = &event else { return Ok(ControlFlow::Continue(())) };
         for (instance, _) in self.read(stored).unwrap_or_default() {
             match self.once(&instance, stored, None, ReadFrom::Nearest).await {
                 Ok(()) => {}
@@ -148,25 +157,28 @@ impl<P: ProcessManager> Worker<P> {
                 Err(Failed::Refused(reason)) => return Err(poison(&reason)),
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    /// Tries until it works, or is refused as often as the policy allows: then why.
-    async fn patiently(&self, task: Task<'_>) -> Result<Result<(), Rejection>, ProcessError> {
+    /// Tries until it works, is refused as often as the policy allows, or is not to be tried again because the process stops.
+    async fn patiently(&self, task: Task<'_>) -> Result<Outcome, ProcessError> {
         let policy = self.options.poison;
         let (mut pause, mut tries, mut from) = (policy.pause, 0, ReadFrom::Nearest);
         loop {
             let reason = match self.attempt(&task, from).await {
-                Ok(()) => return Ok(Ok(())),
+                Ok(()) => return Ok(Outcome::Done),
                 Err(Failed::Error(error)) => return Err(error),
                 Err(Failed::Refused(reason)) => reason,
             };
             if tries == policy.retries {
-                return Ok(Err(reason));
+                return Ok(Outcome::Refused(reason));
             }
             (tries, from) = (tries + 1, ReadFrom::Leader);
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
+            tokio::select! {
+                () = self.stopped() => return Ok(Outcome::Stopped),
+                () = sleep(pause) => {}
+            }
+            pause = pause.saturating_mul(2).min(Duration::from_secs(30));
         }
     }
 
@@ -253,7 +265,11 @@ impl<P: ProcessManager> Worker<P> {
     async fn take_due(&self, due: Due) -> Result<(), ProcessError> {
         let timeout = DueTimeout::new(due.timeout.clone());
         let instance = due.timeout.address.instance();
-        if let Err(reason) = self.patiently(Task::Due(&due.timeout, &timeout)).await? {
+        let outcome = self.patiently(Task::Due(&due.timeout, &timeout)).await?;
+        if let Outcome::Stopped = outcome {
+            return Ok(());
+        }
+        if let Outcome::Refused(reason) = outcome {
             let poison = |reason: &Rejection| ProcessError::PoisonedTimeout {
                 process: P::NAME.to_owned(),
                 instance: instance.to_string(),
@@ -426,6 +442,14 @@ fn failed<P: ProcessManager>(error: Rejection) -> Failed {
         }
         Ground::Own => Failed::Refused(error),
     }
+}
+
+/// What became of all tries.
+enum Outcome {
+    Done,
+    Refused(Rejection),
+    /// The process is to stop; nothing took effect.
+    Stopped,
 }
 
 /// What became of a try.

@@ -286,3 +286,27 @@ async fn a_message_id_that_is_taken_is_a_ground() {
     process.handled(placed).await.unwrap();
     assert_eq!(process.parked().await.unwrap().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_no_further_try() {
+    for event in [OrderEvent::Placed, OrderEvent::Remind(1)] {
+        let context = store().healthy();
+        let strict = Strict::on(&context);
+        let pause = Duration::from_secs(3600);
+        let poison = PoisonPolicy::PARK.after_retries(1, pause);
+        let process = start(&strict, &context, ProcessOptions { poison, ..options() });
+        happens(&context, "kim", event).await;
+        while strict.tries.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let begun = tokio::time::Instant::now();
+        process.stop().await.unwrap();
+        assert!(begun.elapsed() < pause, "{:?}", begun.elapsed());
+
+        // It was not passed over.
+        deliver(&context).await;
+        let process = start(&strict, &context, options());
+        noted_at_least(&context, "kim", 1).await;
+        process.stop().await.unwrap();
+    }
+}
