@@ -29,6 +29,14 @@ pub(super) struct Book {
 const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The records as they were found.
+enum Shown {
+    /// All at one moment.
+    Together(Vec<Entry>),
+    /// One after the other: they belong together only if nothing was written meanwhile.
+    OneByOne(Vec<Entry>),
+}
+
 impl Book {
     pub(super) fn new(context: &Context, keys: Keys) -> Self {
         Self { context: context.clone(), keys }
@@ -40,32 +48,40 @@ impl Book {
 
     /// The ledger, and the messages that are parked. A relay that never ran stands before the first message.
     pub(super) async fn load(&self) -> Result<(Ledger, Vec<HeldMessage>), OutboxError> {
-        let mut status = self.context.log().status().await?;
         for _ in 0..ATTEMPTS {
-            let (revision, cursor) = self.cursor().await?;
+            let (newest, _) = self.cursor().await?;
+            // Held messages are those of a cursor only if they were seen together with it.
+            let (entries, together) = match self.entries().await? {
+                Shown::Together(entries) => (entries, true),
+                Shown::OneByOne(entries) => (entries, false),
+            };
+            let seen = entries.iter().find(|entry| entry.key == self.keys.cursor);
+            let revision = seen.map_or(0, |entry| entry.revision);
+            if revision < newest || (revision > newest && !together) {
+                sleep(PAUSE).await;
+                continue;
+            }
+            let value = seen.and_then(|entry| entry.value.as_ref());
+            let cursor: Option<Cursor> =
+                value.map(|value| decode(&self.keys.cursor, value)).transpose()?;
+            // After the cursor, whose messages are in the log then.
+            let log = self.context.log().as_ref();
+            let log = match &cursor {
+                Some(cursor) => status_since(log, cursor.log_created, cursor.position).await?,
+                None => log.status().await?,
+            };
             let cursor = cursor.unwrap_or_else(|| Cursor {
                 format: FORMAT,
                 position: Position::START,
-                log_created: status.created,
+                log_created: log.created,
                 published: 0,
                 parked: 0,
                 deferred: 0,
                 writer: Uuid::nil(),
             });
-            let (read, created) = (cursor.position, cursor.log_created);
-            if read > status.last {
-                status = status_since(self.context.log().as_ref(), created, read).await?;
-            }
-            if created != status.created || read > status.last {
-                let (position, last) = (read.get(), status.last.get());
-                return Err(OutboxError::LogTruncated { position, last });
-            }
-            // Held messages are those of this cursor only if they were seen together with it.
-            let entries = self.entries().await?;
-            let seen = entries.iter().find(|entry| entry.key == self.keys.cursor);
-            if seen.map_or(0, |entry| entry.revision) != revision {
-                sleep(PAUSE).await;
-                continue;
+            if cursor.log_created != log.created || cursor.position > log.last {
+                let position = cursor.position.get();
+                return Err(OutboxError::LogTruncated { position, last: log.last.get() });
             }
             let mut held = Vec::new();
             for entry in entries.iter().filter(|entry| entry.key != self.keys.cursor) {
@@ -138,10 +154,10 @@ impl Book {
     }
 
     /// Cursor and held messages, those that are held no more among them.
-    async fn entries(&self) -> Result<Vec<Entry>, OutboxError> {
+    async fn entries(&self) -> Result<Shown, OutboxError> {
         let patterns = NonEmpty::from(self.keys.all());
         if let Matching::All(entries) = self.bucket().matching(&patterns).await? {
-            return Ok(entries);
+            return Ok(Shown::Together(entries));
         }
         // Every message that was ever held has left a marker, and they are too many for one answer.
         let mut entries = BTreeMap::new();
@@ -152,7 +168,7 @@ impl Book {
                 Watched::CaughtUp => break,
             }
         }
-        Ok(entries.into_values().collect())
+        Ok(Shown::OneByOne(entries.into_values().collect()))
     }
 }
 

@@ -1,0 +1,39 @@
+//! Work by hand beside others, and while the store is away: what is read belongs together, and what waits ends.
+
+use cim_persistence::outbox::Outbox;
+use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
+
+use crate::domain::{Store, order, send};
+
+const CURSOR: &str = "$KV.readmodels.=outbox.main";
+
+fn reads_cursor(call: &Call<'_>) -> bool {
+    call.kind == CallKind::LeaderRead && call.subjects == [CURSOR]
+}
+
+fn reads_records(call: &Call<'_>) -> bool {
+    call.kind == CallKind::NearestRead && call.subjects.contains(&CURSOR)
+}
+
+/// While one is about to read the records, another publishes what was stored meanwhile.
+#[tokio::test]
+async fn what_another_publishes_meanwhile_is_no_sign_of_another_log() {
+    for meets in [reads_cursor, reads_records] {
+        let (store, faults, gate) = (Store::new(), Faults::new(), Gate::new());
+        let context = store.healthy();
+        let first = send(&context, order("a", 0)).await;
+        Outbox::of(&context).mark_published(&[first]).await.unwrap();
+
+        faults.plan_when(meets, Fault::PauseBefore(gate.clone()));
+        let outbox = Outbox::of(&store.process(&faults));
+        let looking = tokio::spawn(async move { outbox.get_pending(10).await });
+        gate.reached().await;
+        let second = send(&context, order("a", 1)).await;
+        Outbox::of(&context).mark_published(&[second]).await.unwrap();
+        // The records come with their own cursor, so it need not be asked for again.
+        faults.plan_when(reads_cursor, Fault::Denied);
+        gate.open();
+        assert!(looking.await.unwrap().unwrap().is_empty());
+        assert_eq!(faults.planned(), 1);
+    }
+}
