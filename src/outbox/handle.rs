@@ -15,7 +15,7 @@ use crate::backend::{BackendError, Position};
 use crate::clock::Timestamp;
 use crate::event_log::LogQuery;
 use crate::store::Context;
-use crate::subject::AggregateType;
+use crate::subject::{AggregateType, Subject};
 
 /// The outbox of a context, as one relay sees it. Cloning is cheap.
 ///
@@ -214,16 +214,16 @@ impl Outbox {
         Ok(Backlog { messages, parked: ledger.cursor.parked, oldest })
     }
 
-    /// The message of a record, as the log holds it; `None` when the log does not show it.
+    /// The message of a record, as the leader of the log shows it; `None` when it does not. One round trip.
     pub(super) async fn fetch(
         &self,
         held: &HeldMessage,
     ) -> Result<Option<PendingMessage>, BackendError> {
         let context = self.context.scheme().context();
         let before = Position::new(held.position.get().saturating_sub(1));
-        let filter = Some(super::topic::subject_text(context, &held.topic));
-        let found = self.context.log().read(LogQuery { filter, after: before }).next().await;
-        let found = found.transpose()?.filter(|message| message.position == held.position);
+        let subject = Subject::trusted(super::topic::subject_text(context, &held.topic));
+        let found = self.context.log().first_after(&subject, before).await?;
+        let found = found.filter(|message| message.position == held.position);
         let message = found.and_then(|message| PendingMessage::read(context, message));
         Ok(message.map(|message| message.after_tries(held.attempts)))
     }

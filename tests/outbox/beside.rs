@@ -1,9 +1,11 @@
 //! Work by hand beside others, and while the store is away: what is read belongs together, and what waits ends.
 
-use cim_persistence::outbox::Outbox;
+use std::time::Duration;
+
+use cim_persistence::outbox::{Outbox, RetryPolicy};
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
 
-use crate::domain::{Store, order, send};
+use crate::domain::{Store, THREE, order, send};
 
 const CURSOR: &str = "$KV.readmodels.=outbox.main";
 
@@ -36,4 +38,18 @@ async fn what_another_publishes_meanwhile_is_no_sign_of_another_log() {
         assert!(looking.await.unwrap().unwrap().is_empty());
         assert_eq!(faults.planned(), 1);
     }
+}
+
+/// What is tried again is read through the leader: a replica that is behind costs no try.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_behind_costs_no_try() {
+    let (store, faults) = (Store::new(), Faults::new());
+    let context = store.healthy();
+    let outbox = Outbox::of(&context).with_retry(RetryPolicy { pause: Duration::ZERO, ..THREE });
+    let held = send(&context, order("a", 0)).await;
+    outbox.mark_failed(held, "by hand").await.unwrap();
+    let reads_topic = |call: &Call<'_>| call.subjects == ["cim.outbox.bank.orders"];
+    faults.plan_when(reads_topic, Fault::StaleRead(9));
+    let pending = Outbox::of(&store.process(&faults)).get_pending(10).await.unwrap();
+    assert_eq!(pending.len(), 1);
 }
