@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::lanes::{Job, Lanes};
 use super::ledger::{Delta, Ledger};
@@ -37,6 +37,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long is waited when the receiver is not available, at first and at most.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(15);
+
+/// As good as for ever.
+const YEARS: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// What an instance needs to publish; kept while it stands by.
 pub(super) struct Pump<P> {
@@ -299,7 +302,7 @@ impl<P: Publisher> Pump<P> {
             self.meter.parked();
             tracing::warn!(relay = self.outbox.name(), %position, %error, "a message is parked");
         }
-        work.lanes.held(held, &lane, Instant::now() + pause, now);
+        work.lanes.held(held, &lane, after(pause), now);
     }
 
     /// Begins to write down what is settled, when it is enough or waits long enough.
@@ -368,12 +371,15 @@ impl<P: Publisher> Pump<P> {
 
     /// Waits for what is under way and writes down what is settled, each for a bounded time.
     async fn finish(&self, mut work: Work) {
-        let until = Instant::now() + self.options.timeout;
-        while work.may_settle()
-            && let Ok(Some(done)) = timeout_at(until, work.under_way.next()).await
-        {
-            self.settle(&mut work, done);
-        }
+        let settling = async {
+            while work.may_settle()
+                && let Some(done) = work.under_way.next().await
+            {
+                self.settle(&mut work, done);
+            }
+        };
+        // What is not done by then is dropped with the rest.
+        let _ = timeout(self.options.timeout, settling).await;
         let saving = async {
             loop {
                 if let Some(saving) = work.saving.take() {
@@ -460,6 +466,12 @@ async fn guarded(
             Err(PublishError::retryable(format!("it panicked: {text}")))
         }
     }
+}
+
+/// The time so long from now. A pause that no clock can count to is one of years.
+fn after(pause: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(pause).unwrap_or(now + YEARS)
 }
 
 fn outage_pause(outages: u32) -> Duration {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cim_persistence::outbox::{Outbox, RetryPolicy};
+use cim_persistence::outbox::{Outbox, Relay, RelayOptions, RetryPolicy};
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
 
-use crate::domain::{Store, THREE, order, send};
+use crate::domain::{Receiver, Say, Store, THREE, options, order, send, send_many};
 
 const CURSOR: &str = "$KV.readmodels.=outbox.main";
 
@@ -52,4 +52,16 @@ async fn a_replica_that_is_behind_costs_no_try() {
     faults.plan_when(reads_topic, Fault::StaleRead(9));
     let pending = Outbox::of(&store.process(&faults)).get_pending(10).await.unwrap();
     assert_eq!(pending.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_times_are_times() {
+    let context = Store::new().healthy();
+    let retry = RetryPolicy { tries: 9, pause: Duration::MAX, longest_pause: Duration::MAX };
+    let outbox = Outbox::of(&context).with_retry(retry);
+    let options = RelayOptions { timeout: Duration::MAX, ..options() };
+    let mut relay = Relay::start(&outbox, Receiver::new(|_| Say::Failed), options);
+    send_many(&context, 0, 1).await;
+    relay.wait_until(|status| status.waiting == 1).await.unwrap();
+    relay.stop().await.unwrap();
 }
