@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::OutboxError;
@@ -24,6 +24,17 @@ pub(super) struct Book {
     context: Context,
     pub(super) keys: Keys,
 }
+
+/// How long a write is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as it takes, for a relay, which has nothing else to do and is stopped all the same.
+    Endless,
+    /// At most 30 s, for those who wait for the answer.
+    Bounded,
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a replica that is behind is asked again.
 const ATTEMPTS: u32 = 50;
@@ -109,12 +120,18 @@ impl Book {
 
     /// Writes a change of the ledger, and tells the ledger after it.
     ///
-    /// An answer that proves nothing is looked into until it is known what happened.
+    /// An answer that proves nothing is looked into until it is known what happened, or patience is over.
     ///
     /// # Errors
     /// [`BackendError::Conflict`] when somebody else has changed the ledger; nothing was written then.
-    pub(super) async fn save(&self, ledger: &Ledger, delta: &Delta) -> Result<Ledger, OutboxError> {
-        let writer = Uuid::new_v4();
+    pub(super) async fn save(
+        &self,
+        ledger: &Ledger,
+        delta: &Delta,
+        patience: Patience,
+    ) -> Result<Ledger, OutboxError> {
+        let (writer, begun) = (Uuid::new_v4(), Instant::now());
+        let mut unproven = false;
         let (mut next, writes) = ledger.step(&self.keys, delta, writer);
         let writes = NonEmpty::from_vec(writes).expect("the cursor is in it");
         loop {
@@ -148,6 +165,14 @@ impl Book {
                 Ok(_) => {}
                 Err(OutboxError::Backend(error)) if error.is_transient() => {}
                 Err(error) => return Err(error),
+            }
+            unproven |= !matches!(error, BackendError::Unavailable { .. });
+            if patience == Patience::Bounded && begun.elapsed() >= PATIENCE {
+                return Err(match unproven {
+                    true => BackendError::unknown(error.to_string()),
+                    false => error,
+                }
+                .into());
             }
             sleep(PAUSE).await;
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::StreamExt;
 
-use super::book::Book;
+use super::book::{Book, Patience};
 use super::lanes::MOST_AHEAD;
 use super::ledger::{Delta, Ledger};
 use super::records::{HeldMessage, Keys};
@@ -154,7 +154,8 @@ impl Outbox {
     ///
     /// # Errors
     /// [`OutboxError::NotPending`] and [`OutboxError::TooManyHeld`], and nothing is marked; else as
-    /// [`get_pending`](Self::get_pending).
+    /// [`get_pending`](Self::get_pending), where [`BackendError::Unknown`] leaves open whether it is marked, after 30 s of
+    /// asking.
     pub async fn mark_published(&self, positions: &[Position]) -> Result<(), OutboxError> {
         let marks = positions.iter().map(|position| (*position, Mark::Published)).collect();
         self.mark(marks).await
@@ -250,7 +251,7 @@ impl Outbox {
             if delta.is_empty() {
                 return Ok(());
             }
-            match self.book.save(&ledger, &delta).await {
+            match self.book.save(&ledger, &delta, Patience::Bounded).await {
                 Err(OutboxError::Backend(BackendError::Conflict { .. })) => {}
                 saved => return saved.map(drop),
             }
@@ -341,7 +342,7 @@ impl Outbox {
             if delta.is_empty() {
                 return Ok(Requeued { requeued, left });
             }
-            match self.book.save(&ledger, &delta).await {
+            match self.book.save(&ledger, &delta, Patience::Bounded).await {
                 Ok(_) => requeued += delta.records(),
                 Err(OutboxError::Backend(BackendError::Conflict { .. })) => {}
                 Err(error) => return Err(error),

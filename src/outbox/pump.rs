@@ -11,6 +11,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::book::Patience;
 use super::lanes::{Job, Lanes};
 use super::ledger::{Delta, Ledger};
 use super::meter::Meter;
@@ -330,7 +331,7 @@ impl<P: Publisher> Pump<P> {
             if delta.published() > 0 {
                 guarded(limit, publisher.settle()).await.map_err(OutboxError::Unsettled)?;
             }
-            let ledger = book.save(&ledger, &delta).await?;
+            let ledger = book.save(&ledger, &delta, Patience::Endless).await?;
             Ok(Saved { ledger, parked: delta.parked() })
         }
         .boxed()

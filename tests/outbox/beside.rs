@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cim_persistence::outbox::{Outbox, Relay, RelayOptions, RetryPolicy};
+use cim_persistence::outbox::{Outbox, OutboxError, Relay, RelayOptions, RetryPolicy};
 use cim_persistence::testing::faults::{Call, CallKind, Fault, Faults, Gate};
 
 use crate::domain::{Receiver, Say, Store, THREE, options, order, send, send_many};
@@ -64,4 +64,28 @@ async fn the_longest_times_are_times() {
     send_many(&context, 0, 1).await;
     relay.wait_until(|status| status.waiting == 1).await.unwrap();
     relay.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_does_not_wait_for_ever() {
+    let (store, faults, gate) = (Store::new(), Faults::new(), Gate::new());
+    let message = send(&store.healthy(), order("a", 0)).await;
+    let outbox = Outbox::of(&store.with_models_of(&faults));
+    faults.plan_when(reads_records, Fault::PauseBefore(gate.clone()));
+    let marking = async { outbox.mark_published(&[message]).await };
+    // The bucket is lost between what is read and what is written.
+    let losing = async {
+        gate.reached().await;
+        faults.begin_outage();
+        gate.open();
+    };
+    let both = async { tokio::join!(marking, losing).0 };
+    let ended = tokio::time::timeout(Duration::from_secs(3600), both).await;
+    match ended.expect("it waits for ever") {
+        Ok(()) => panic!("it is not marked"),
+        Err(OutboxError::Backend(error)) => assert!(error.is_transient(), "{error}"),
+        Err(error) => panic!("{error}"),
+    }
+    faults.end_outage();
+    outbox.mark_published(&[message]).await.unwrap();
 }
