@@ -33,7 +33,8 @@ pub enum OutboxError {
     /// A relay's name is none. Nothing was read; name it otherwise.
     #[error(transparent)]
     Name(#[from] InvalidToken),
-    /// No message of this outbox lies there, or none that could be marked. Mark what `get_pending` gave.
+    /// No message of this outbox lies there that the relay has not passed, or none that could be marked as failed. Mark what
+    /// `get_pending` gave.
     #[error("position {position} holds no message of this outbox that is to be published")]
     NotPending {
         /// The position.

@@ -148,7 +148,8 @@ impl Outbox {
         Ok(pending)
     }
 
-    /// Marks messages as published; those that are so already stay so. Messages before them that are neither published nor
+    /// Marks messages as published; those that are so already stay so, and a position that the relay has passed and holds no
+    /// message at counts as that, whatever lies there. Messages before them that are neither published nor
     /// failed are held, and come again from [`get_pending`](Self::get_pending). A relay of this name that runs begins again
     /// when it notices.
     ///
