@@ -81,10 +81,12 @@ pub enum OutboxError {
     /// The context's stream could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No answer proved anything until the time for it was over. Save the same messages again with the ids they have, or
-    /// look at the stream.
+    /// No answer proved anything until the time for it was over. Look at the stream. Messages that were given their ids by
+    /// [`with_id`](super::OutboxMessage::with_id) may be saved again as they are, within two minutes of the first try;
+    /// others would get new ids, and be there twice.
     #[error(
-        "after {waited:?} it is unknown whether the messages are stored; save them again with the same ids"
+        "after {waited:?} it is unknown whether the messages are stored; look at the stream, or, within two minutes of the \
+         first try, save them again if they were given their ids"
     )]
     OutcomeUnknown {
         /// How long it was tried.

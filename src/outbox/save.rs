@@ -28,7 +28,8 @@ impl Outbox {
     ///
     /// # Errors
     /// [`OutboxError::Attribute`] for a message that is refused; [`OutboxError::OutcomeUnknown`] when it is not known what
-    /// is stored; else [`OutboxError::Backend`], and nothing is stored.
+    /// is stored, after 30 s; else [`OutboxError::Backend`], and nothing is stored. A message that was not given an id gets
+    /// another one each time it is saved: give ids to what may have to be saved again.
     pub async fn save_messages(
         &self,
         messages: &NonEmpty<OutboxMessage>,
