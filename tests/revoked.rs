@@ -11,6 +11,7 @@ use cim_persistence::backend::{
 };
 use cim_persistence::event::{Headers, NonEmpty};
 use cim_persistence::event_log::{EventLog, NatsLog};
+use cim_persistence::outbox::{NatsPublisher, PublishError, Publisher, Subjects};
 use cim_persistence::server::PrivateServer;
 use cim_persistence::subject::Subject;
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ const STREAM: &str = "BOOKS";
 struct Library {
     rights: TempDir,
     server: PrivateServer,
+    connection: Connection,
     log: NatsLog,
 }
 
@@ -47,7 +49,7 @@ impl Library {
             .request_timeout(Duration::from_secs(1));
         let connection = Connection::connect(&config).await.unwrap();
         let log = NatsLog::open(&connection, STREAM).await.unwrap();
-        Self { rights, server, log }
+        Self { rights, server, connection, log }
     }
 
     /// Forbids ann something and lets her come back. Returns when she has been told.
@@ -104,4 +106,17 @@ async fn a_write_is_not_said_to_be_refused_because_answers_are() {
     let batch = NonEmpty::from([message(3), message(4)]);
     let together = library.log.publish_batch(batch).await.unwrap_err();
     assert!(matches!(together, BackendError::Unknown { .. }), "{together}");
+}
+
+/// Whoever is told of no answers cannot know what the server has read; whoever is refused the question itself can.
+#[tokio::test]
+async fn a_publisher_that_hears_no_answers_vouches_for_nothing() {
+    let mut library = Library::open().await;
+    library.forbid("publish: { deny: \"$JS.API.>\" }").await;
+    let publisher = NatsPublisher::new(&library.connection, Subjects::under("shop").unwrap());
+    publisher.settle().await.unwrap();
+    library.forbid("subscribe: { deny: \"_INBOX.>\" }").await;
+    let publisher = NatsPublisher::new(&library.connection, Subjects::under("shop").unwrap());
+    let unsettled = publisher.settle().await.unwrap_err();
+    assert!(matches!(unsettled, PublishError::Unavailable(_)), "{unsettled}");
 }

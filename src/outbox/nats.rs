@@ -52,7 +52,10 @@ impl Publisher for NatsPublisher {
         // The server reads a connection in order: when it answers, whatever the answer, it has read what came before.
         let subject = format!("{}.INFO", self.connection.api_prefix());
         match self.connection.request(&subject, None, Bytes::new()).await {
-            Ok(_) | Err(BackendError::Unavailable { .. } | BackendError::Denied { .. }) => {}
+            Ok(_) | Err(BackendError::Unavailable { .. }) => {}
+            // Where answers are refused to this user it has not asked at all, and remembers what the server said once.
+            Err(BackendError::Denied { detail, .. })
+                if self.connection.denied_to_publish(&subject).as_ref() == Some(&detail) => {}
             Err(error) => return Err(PublishError::unavailable(error)),
         }
         let connects = connects(&self.connection);
