@@ -120,9 +120,10 @@ fn acknowledged(payload: &[u8]) -> Result<(), PublishError> {
         None => Err(PublishError::retryable("whoever answered is no stream")),
         Some(Refusal { code, err_code, description }) => {
             let reason = format!("the stream refused it: {description} ({err_code})");
-            Err(match code {
-                400 => PublishError::permanent(reason),
-                503 => PublishError::unavailable(reason),
+            Err(match (code, err_code) {
+                // The account has no room left, or the stream is sealed: no message is the reason for that.
+                (_, 10002 | 10109) | (503, _) => PublishError::unavailable(reason),
+                (400, _) => PublishError::permanent(reason),
                 _ => PublishError::retryable(reason),
             })
         }
@@ -159,4 +160,24 @@ fn headers(message: &PendingMessage) -> Result<HeaderMap, PublishError> {
         map.append(name, value);
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_in_the_message_is_refused_for_good() {
+        let refused = |code: u16, err_code: u64| {
+            let error = serde_json::json!({ "code": code, "err_code": err_code });
+            let answer = serde_json::json!({ "error": error, "stream": "S", "seq": 0 });
+            acknowledged(answer.to_string().as_bytes()).unwrap_err()
+        };
+        // Larger than the stream takes.
+        assert!(matches!(refused(400, 10054), PublishError::Permanent(_)));
+        // No resources left for the account; a sealed stream; no resources left for the server.
+        for (code, err_code) in [(400, 10002), (400, 10109), (503, 10023)] {
+            assert!(matches!(refused(code, err_code), PublishError::Unavailable(_)), "{err_code}");
+        }
+    }
 }

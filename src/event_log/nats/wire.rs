@@ -73,8 +73,8 @@ fn write_refused(stream: &str, error: &ApiError) -> BackendError {
     match error.err_code {
         10071 | 10164 => BackendError::Conflict { detail },
         10201 => BackendError::Duplicate { stream: stream.to_owned() },
-        // Too many batches are open: the batch was never begun.
-        10210 => BackendError::Unavailable { detail, source: None },
+        // The account has no room left; or too many batches are open, and the batch was never begun.
+        10002 | 10210 => BackendError::Unavailable { detail, source: None },
         10174 => BackendError::Unsupported {
             detail: format!("{detail}; the stream needs allow_atomic = true"),
         },
@@ -293,4 +293,19 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, BackendError> {
 
 fn corrupt(error: impl std::fmt::Display) -> BackendError {
     BackendError::Corrupt { detail: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_without_room_may_have_some_later() {
+        let refused = |err_code: u64| {
+            let error = serde_json::json!({ "code": 400, "err_code": err_code });
+            ack("S", serde_json::json!({ "error": error }).to_string().as_bytes()).unwrap_err()
+        };
+        assert!(matches!(refused(10002), BackendError::Unavailable { .. }));
+        assert!(matches!(refused(10054), BackendError::Invalid { .. }));
+    }
 }
