@@ -3,8 +3,10 @@
 //! Who runs a relay needs only what is about parked messages.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::time::sleep;
 
 use super::book::{Book, Patience};
 use super::lanes::MOST_AHEAD;
@@ -246,9 +248,23 @@ impl Outbox {
     }
 
     async fn mark(&self, marks: BTreeMap<Position, Mark<'_>>) -> Result<(), OutboxError> {
+        let mut tries = 0;
         loop {
             let (ledger, parked) = self.book.load().await?;
-            let delta = self.marked(&ledger, &parked, &marks).await?;
+            let delta = match self.marked(&ledger, &parked, &marks).await {
+                Err(OutboxError::NotPending { position })
+                    if self.may_lie_at(position, ledger.cursor.position).await? =>
+                {
+                    tries += 1;
+                    if tries == ATTEMPTS {
+                        let detail = "a replica of the log is far behind";
+                        return Err(BackendError::unavailable(detail).into());
+                    }
+                    sleep(PAUSE).await;
+                    continue;
+                }
+                marked => marked?,
+            };
             if delta.is_empty() {
                 return Ok(());
             }
@@ -257,6 +273,19 @@ impl Outbox {
                 saved => return saved.map(drop),
             }
         }
+    }
+
+    /// Whether a message of this outbox may lie where a replica has shown none.
+    async fn may_lie_at(&self, position: u64, cursor: Position) -> Result<bool, OutboxError> {
+        if position <= cursor.get() || self.context.log().status().await?.last.get() < position {
+            return Ok(false);
+        }
+        let after = Position::new(position - 1);
+        let shown = self.context.log().read(LogQuery { filter: None, after }).next().await;
+        Ok(match shown.transpose()? {
+            Some(message) => message.position.get() == position && self.own(message).is_some(),
+            None => true,
+        })
     }
 
     /// What marks change. What is marked behind the cursor has others before it, which are held.
@@ -351,6 +380,10 @@ impl Outbox {
         }
     }
 }
+
+/// How often a replica that is behind is asked again.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The most parked messages that are requeued by one write, which the cursor goes along with.
 const MOST_REQUEUED: usize = 900;

@@ -89,3 +89,20 @@ async fn a_mark_does_not_wait_for_ever() {
     faults.end_outage();
     outbox.mark_published(&[message]).await.unwrap();
 }
+
+/// What a replica does not show yet is there all the same, and what is no message of the outbox is none.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_behind_hides_no_message_from_a_mark() {
+    let (store, faults) = (Store::new(), Faults::new());
+    let message = send(&store.healthy(), order("a", 0)).await;
+    let reads_log = |call: &Call<'_>| call.kind == CallKind::NearestRead && call.stream == "memory";
+    for _ in 0..3 {
+        faults.plan_when(reads_log, Fault::StaleRead(9));
+    }
+    let outbox = Outbox::of(&store.process(&faults));
+    outbox.mark_published(&[message]).await.unwrap();
+    assert_eq!(faults.planned(), 0);
+    let beyond = cim_persistence::Position::new(message.get() + 1);
+    let refused = outbox.mark_published(&[beyond]).await.unwrap_err();
+    assert!(matches!(refused, OutboxError::NotPending { .. }), "{refused}");
+}
