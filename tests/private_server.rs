@@ -231,19 +231,30 @@ async fn read(store: &jetstream::Context, sequence: u64) -> String {
     }
 }
 
-/// What each server says of its syncing to an ordinary client: (name, whether every write is synced).
+/// What each server says of its syncing to an ordinary client: (name, whether every write is synced). A young cluster may
+/// not know everywhere where answers are wanted, so it is asked again.
 async fn durability(url: &str, servers: usize) -> BTreeMap<String, bool> {
     let client = async_nats::connect(url).await.unwrap();
     let inbox = client.new_inbox();
-    let answers = client.subscribe(inbox.clone()).await.unwrap();
-    let question = json!({ "config": true }).to_string().into();
-    client.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, question).await.unwrap();
-    let answers = answers.take(servers).map(|message| {
-        let answer: Value = serde_json::from_slice(&message.payload).unwrap();
-        let synced = answer["data"]["config"]["sync_always"] == true;
-        (answer["server"]["name"].as_str().unwrap().to_owned(), synced)
-    });
-    timeout(SOON, answers.collect()).await.unwrap()
+    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+    let mut said = BTreeMap::new();
+    let asked = async {
+        while said.len() < servers {
+            let question = json!({ "config": true }).to_string().into();
+            let asked =
+                client.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox.clone(), question);
+            asked.await.unwrap();
+            while said.len() < servers
+                && let Ok(Some(message)) = timeout(Duration::from_secs(1), answers.next()).await
+            {
+                let answer: Value = serde_json::from_slice(&message.payload).unwrap();
+                let synced = answer["data"]["config"]["sync_always"] == true;
+                said.insert(answer["server"]["name"].as_str().unwrap().to_owned(), synced);
+            }
+        }
+    };
+    timeout(SOON, asked).await.unwrap();
+    said
 }
 
 fn address(url: &str) -> SocketAddr {
