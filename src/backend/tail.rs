@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::event::NonEmpty;
 use crate::subject::Pattern;
 
-use super::{Position, StoredMessage};
+use super::{BackendError, Position, StoredMessage};
 
 /// Where following begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,21 @@ pub const MAX_MATCHING: usize = 1024;
 pub enum Matching<T> {
     /// All of it.
     All(Vec<T>),
-    /// More than one answer holds; follow from [`Start::Latest`] up to [`Followed::CaughtUp`].
+    /// More than one answer holds, or what it was to hold changed too often while it came; follow from [`Start::Latest`] up
+    /// to [`Followed::CaughtUp`].
     TooMany,
+}
+
+impl<T> Matching<T> {
+    /// All of it, where no more was named than one answer holds.
+    pub(crate) fn all(self) -> Result<Vec<T>, BackendError> {
+        match self {
+            Self::All(found) => Ok(found),
+            Self::TooMany => {
+                Err(BackendError::unavailable("what was to be read changed while it was read"))
+            }
+        }
+    }
 }
 
 /// How many match.

@@ -209,8 +209,8 @@ impl<T: DeserializeOwned> Models<T> {
             slots.insert(key, Slot { revision: *revision, value: value.clone() });
         }
         for key in keys {
-            // The leader named it, and a replica that is behind does not know it.
-            if !slots.contains_key(key) {
+            // The leader named it, and a replica that is behind does not know it, or not that it is there again.
+            if slots.get(key).is_none_or(|slot| slot.value.is_none()) {
                 slots.insert(key, self.reader.bucket.get(key, ReadFrom::Leader).await?);
             }
         }

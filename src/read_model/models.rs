@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::resolve::{Found, Reader};
 use super::{IndexSpec, ReadModelError, ReadModelMetadata, Stored, layout};
+use crate::backend::Matching;
 use crate::state::Entry;
 use crate::subject::{AggregateId, Pattern};
 
@@ -120,7 +121,7 @@ impl<T: DeserializeOwned> Models<T> {
         let entries = match self.reader.find(&self.model, keys).await? {
             Found::All(entries, _) => entries,
             // No more than a thousand keys were named.
-            Found::TooMany(_) => Vec::new(),
+            Found::TooMany(_) => Matching::TooMany.all()?,
         };
         let by_id = |entry: Entry| {
             let id = entry.key.as_str().split_once('.').map_or("", |(_, id)| id).to_owned();

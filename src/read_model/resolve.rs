@@ -112,10 +112,7 @@ impl Reader {
     async fn pointer(&self, model: &str) -> Result<Option<Entry>, ReadModelError> {
         let key = layout::pointer_key(model)?;
         let asked = NonEmpty::one(Pattern::parse(key.as_str())?);
-        Ok(match self.bucket.matching(&asked).await? {
-            Matching::All(entries) => split(entries, &key).0,
-            Matching::TooMany => None,
-        })
+        Ok(split(self.bucket.matching(&asked).await?.all()?, &key).0)
     }
 
     /// What a pointer says of the generation, remembered for the next time.

@@ -134,7 +134,8 @@ pub trait KeyValue: fmt::Debug + Send + Sync {
     fn keys<'a>(&'a self, pattern: &'a str) -> BoxFuture<'a, Result<Vec<Key>, BackendError>>;
 
     /// The entries of the keys that match any of the patterns, deleted ones included, ordered by revision and all as of
-    /// one moment; [`Matching::TooMany`] when more than 1024 keys match. One round trip; any replica may answer.
+    /// one moment; [`Matching::TooMany`] when more than 1024 keys match, or so much that they change while they are read. One round trip
+    /// for each 8 MiB; any replica may answer.
     fn matching<'a>(
         &'a self,
         patterns: &'a NonEmpty<Pattern>,

@@ -76,20 +76,26 @@ fn is_write_of(prefix: &str) -> impl Fn(&Call<'_>) -> bool + Send + Sync + 'stat
 /// The keys are listed by the leader and read from any replica.
 #[tokio::test]
 async fn an_index_has_the_models_that_a_replica_has_not_seen_yet() {
-    let (store, faults) = faulty();
-    let (boards, plain) = (store.of::<Board>(), store.untyped("board").unwrap());
-    let model = board("JFK", "B6", 1);
-    let document = serde_json::to_value(&model).unwrap();
-    plain.save_document(&model.id().unwrap(), &document, Default::default()).await.unwrap();
-    let reads_models = |call: &Call<'_>| {
-        call.kind == CallKind::NearestRead
-            && call.subjects.contains(&"$KV.readmodels.board.JFK.B6.1")
-    };
-    // The last write says that the index is being built, the one before saved the model.
-    faults.plan_when(reads_models, Fault::StaleRead(2));
-    assert_eq!(boards.build_index(&by_carrier()).await.unwrap(), 1);
-    assert_eq!(faults.planned(), 0);
-    assert_eq!(boards.verify_index(&by_carrier()).await.unwrap(), IndexCheck::default());
+    for deleted_before in [false, true] {
+        let (store, faults) = faulty();
+        let (boards, plain) = (store.of::<Board>(), store.untyped("board").unwrap());
+        let model = board("JFK", "B6", 1);
+        let (id, document) = (model.id().unwrap(), serde_json::to_value(&model).unwrap());
+        if deleted_before {
+            plain.save_document(&id, &document, Default::default()).await.unwrap();
+            plain.delete(&id, ExpectedRevision::Any).await.unwrap();
+        }
+        plain.save_document(&id, &document, Default::default()).await.unwrap();
+        let reads_models = |call: &Call<'_>| {
+            call.kind == CallKind::NearestRead
+                && call.subjects.contains(&"$KV.readmodels.board.JFK.B6.1")
+        };
+        // The last write says that the index is being built, the one before saved the model.
+        faults.plan_when(reads_models, Fault::StaleRead(2));
+        assert_eq!(boards.build_index(&by_carrier()).await.unwrap(), 1);
+        assert_eq!(faults.planned(), 0);
+        assert_eq!(boards.verify_index(&by_carrier()).await.unwrap(), IndexCheck::default());
+    }
 }
 
 /// Code that does not declare an index looks for its state before it writes, and writes later.

@@ -205,8 +205,8 @@ impl Following {
         if let Some(beginning) = self.beginning {
             return Ok(beginning);
         }
-        // A bucket's sweep goes on until nothing is left, whatever its end is.
-        let end = match replaces {
+        let end = match replaces && self.start == Start::Latest {
+            // Such a sweep goes on until nothing is left, whatever the end is.
             true => status.last,
             false => info.end(self.log.newest_of_all().await?.as_ref()),
         };
@@ -285,8 +285,11 @@ impl Following {
     }
 
     fn caught_up(&mut self) {
-        let end = self.beginning.map_or(0, |beginning| beginning.end);
-        self.after = self.after.max(end);
+        // A sweep that ends wherever nothing is left may not have come to the end.
+        if !self.goes_after_replaced() {
+            let end = self.beginning.map_or(0, |beginning| beginning.end);
+            self.after = self.after.max(end);
+        }
         if self.start == Start::Latest {
             self.start = Start::After(Position::new(self.after));
         }
@@ -298,14 +301,15 @@ impl Following {
     /// has, and no consumer has the rest of a batch that is being stored.
     async fn nothing_is_left(&self) -> Result<bool, BackendError> {
         let Some(beginning) = self.beginning else { return Ok(false) };
-        let one_knows_all = beginning.replaces && !beginning.replicated;
-        if self.after >= beginning.end || one_knows_all {
+        let replacing = self.goes_after_replaced();
+        if self.after >= beginning.end || (replacing && !beginning.replicated) {
             return Ok(true);
         }
         for pattern in self.filters.for_server() {
             let request = json!({ "seq": self.after + 1, "next_by_subj": pattern.as_str() });
             let next = self.log.get_leader(request).await?;
-            if next.is_some_and(|message| message.position.get() <= beginning.end) {
+            let in_time = |position: Position| replacing || position.get() <= beginning.end;
+            if next.is_some_and(|message| in_time(message.position)) {
                 return Ok(false);
             }
         }

@@ -58,6 +58,7 @@ pub fn cases() -> Vec<Case<Bucket>> {
         watches::watcher_begins_after_a_revision_and_now,
         watches::last_change_of_a_key_comes,
         watches::many_keys_are_watched_whole,
+        watches::key_that_is_set_while_a_watch_begins_is_seen,
         watches::keys_that_are_changed_before_their_turn_are_not_passed_over,
     ]
 }

@@ -203,6 +203,24 @@ pub(super) async fn many_keys_are_watched_whole(bucket: Bucket) -> Outcome {
     Ok(())
 }
 
+pub(super) async fn key_that_is_set_while_a_watch_begins_is_seen(bucket: Bucket) -> Outcome {
+    for round in 0..100 {
+        let name = format!("k.{round}");
+        let mut watcher = Watcher::of(&bucket, &[&name], Start::Latest);
+        let watching = async {
+            loop {
+                if let Watched::Entry(entry) = watcher.next().await? {
+                    return Ok::<_, Broken>(entry.revision);
+                }
+            }
+        };
+        let setting = async { Ok(change(&bucket, put(&name, "value", Expected::Anything)).await?) };
+        let (seen, set) = futures::try_join!(watching, setting)?;
+        promise_eq!(seen, set, "the key of round {round}");
+    }
+    Ok(())
+}
+
 pub(super) async fn keys_that_are_changed_before_their_turn_are_not_passed_over(
     bucket: Bucket,
 ) -> Outcome {
