@@ -191,14 +191,16 @@ pub(super) fn from_cbor<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T,
 ///
 /// For derived records, which have no CID beside them to name their codec, and none that covers them, so that the form of
 /// DAG-CBOR is not checked. JSON that is not in the canonical form of DAG-JSON is plain: its keys stand in the order of the
-/// fields, so the two are told apart as long as that order is not the sorted one.
+/// fields, so the two are told apart as long as that order is not the sorted one. What was told wrongly does not decode, because
+/// texts stand for what is no text in DAG-JSON, and is read as plain then.
 pub(crate) fn decode_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.first() != Some(&b'{') {
         return from_cbor(bytes).map_err(|error| error.to_string());
     }
+    let plain = || serde_json::from_slice(bytes).map_err(|error| error.to_string());
     match canonical_json(bytes) {
-        Some(cbor) => from_cbor(&cbor).map_err(|error| error.to_string()),
-        None => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+        Some(cbor) => from_cbor(&cbor).or_else(|error| plain().map_err(|_| error.to_string())),
+        None => plain(),
     }
 }
 
@@ -260,6 +262,21 @@ mod tests {
     use serde::de::IgnoredAny;
 
     use super::*;
+
+    /// In DAG-JSON a UUID is bytes, and bytes are no text.
+    #[test]
+    fn a_plain_record_whose_keys_happen_to_be_sorted_is_read() {
+        let id = uuid::Uuid::from_u128(7);
+        let plain = format!(r#"{{"a":"{id}","b":1}}"#);
+        assert_eq!(codec_of_any(plain.as_bytes()), Some(Codec::DagJson));
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Record {
+            a: uuid::Uuid,
+            b: u8,
+        }
+        assert_eq!(decode_any(plain.as_bytes()), Ok(Record { a: id, b: 1 }));
+        assert!(decode_any::<Record>(br#"{"a":"x","b":1}"#).is_err());
+    }
 
     /// Nobody has looked at the form of a record before it is read.
     #[test]
