@@ -46,11 +46,12 @@ pub enum OutboxError {
         /// How many may be held at a time.
         limit: usize,
     },
-    /// The log is not the one that the relay read: it is shorter or was made anew. Nothing was written. Restore the log, or
-    /// delete the relay's records to have it begin anew.
+    /// The log is not the one that the relay read: it is shorter or was made anew. Nothing was written. After a reshape
+    /// call its switch again, which moves the relay's records. Else restore the log, or delete the records to have the relay
+    /// begin anew: it publishes everything again.
     #[error(
         "the log was truncated or replaced: the relay stands at position {position}, the log ends at {last}; \
-         restore the log, or delete the relay's records to begin anew"
+         after a reshape call its switch again; else restore the log, or delete the relay's records to publish everything anew"
     )]
     LogTruncated {
         /// Where the relay stands.

@@ -62,9 +62,10 @@ pub enum ProcessError {
         source: Rejection,
     },
     /// The log is not the one that was read: it is shorter, was made anew, or holds another event there. Nothing was
-    /// written. Restore the log.
+    /// written. After a reshape call its switch again, which moves the process's record. Else restore the log.
     #[error(
-        "the log was truncated or replaced: process {process} stands at position {position}, {reason}; restore the log"
+        "the log was truncated or replaced: process {process} stands at position {position}, {reason}; \
+         after a reshape call its switch again, else restore the log"
     )]
     LogTruncated {
         /// The process manager.

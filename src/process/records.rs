@@ -118,7 +118,7 @@ pub struct ParkedReaction {
     pub format: u32,
     /// What it could not react to.
     pub trigger: Trigger,
-    /// Why not.
+    /// Why not; the first 4096 bytes of it.
     pub reason: String,
     /// When that was.
     pub parked_at: Timestamp,

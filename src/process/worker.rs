@@ -18,7 +18,9 @@ use super::records::{FORMAT, HeldMark, ParkedReaction, Trigger, Wish, WishRecord
 use super::{DueTimeout, ProcessManager, ProcessOptions, Reaction};
 use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
 use crate::event::NonEmpty;
-use crate::projection::{PAUSE, Rejection, Selection, Then, panic_text, put, read_today};
+use crate::projection::{
+    PAUSE, ProjectionError, Rejection, Selection, Then, kept, panic_text, put, read_today,
+};
 use crate::state::Expected;
 use crate::store::{Context, StoreError, StoredEvent};
 use crate::subject::{AggregateId, TimeoutAddress};
@@ -84,7 +86,10 @@ impl<P: ProcessManager> Worker<P> {
                     None => return Err(BackendError::unavailable("timeouts ended").into()),
                 },
                 next = feed.next() => {
-                    let Some(next) = next? else {
+                    let next = next.map_err(|error| {
+                        ProjectionError::from(error).following(P::NAME, cursor.position())
+                    })?;
+                    let Some(next) = next else {
                         caught_up = true;
                         continue;
                     };
@@ -406,7 +411,7 @@ impl<P: ProcessManager> Worker<P> {
 
     async fn park(&self, trigger: Trigger, reason: &Rejection) -> Result<(), ProcessError> {
         let key = trigger.key(P::NAME)?;
-        let (reason, parked_at) = (reason.to_string(), self.context.clock().now());
+        let (reason, parked_at) = (kept(&reason.to_string()), self.context.clock().now());
         tracing::warn!(process = P::NAME, %key, reason, "parked");
         let record = ParkedReaction { format: FORMAT, trigger, reason, parked_at };
         let write = put(key, &record, Expected::Anything);

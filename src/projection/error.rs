@@ -121,14 +121,14 @@ fn way_out(key: &str) -> &'static str {
 
 impl ProjectionError {
     /// The failure of following a log from a checkpoint here, where a log that is another one by now has to be told.
-    pub(super) fn following(self, projection: &str, position: Position) -> Self {
+    pub(crate) fn following(self, projection: &str, position: Position) -> Self {
         match self {
             Self::Backend(BackendError::Truncated { last, after, .. }) => Self::LogTruncated {
                 projection: projection.to_owned(),
                 position: position.get(),
                 reason: match last < after {
                     true => format!("but it ends at {last}"),
-                    false => "but it was made anew".to_owned(),
+                    false => "but it was made anew, or holds other events now".to_owned(),
                 },
             },
             other => other,

@@ -119,7 +119,7 @@ pub struct Parked {
 const REASON: usize = 4096;
 
 /// A reason as a record keeps it.
-pub(super) fn kept(reason: &str) -> String {
+pub(crate) fn kept(reason: &str) -> String {
     if reason.len() <= REASON {
         return reason.to_owned();
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cim_persistence::backend::nats::provision;
-use cim_persistence::process::RunningProcess;
+use cim_persistence::process::{ProcessError, RunningProcess};
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::state::MemoryKeyValue;
 use cim_persistence::store::Ports;
@@ -64,6 +64,32 @@ async fn killed_all_the_time_and_two_at_once_it_does_everything_once() {
     process.stop().await.unwrap();
     let reminders = each_took_effect_once(&context).await;
     no_reminder_came_twice(&reminders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_made_anew_under_a_running_process_stops_it() {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let connection = connect(&server).await;
+    let context = context(&connection);
+    let mut process = start(&context);
+    // The second one shows that the log is followed behind what was there before.
+    for order in ["o1", "o2"] {
+        let position = happens(&context, order, OrderEvent::Placed).await;
+        process.handled(position).await.unwrap();
+    }
+    let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let name = context.scheme().all_events();
+    let name = jetstream.stream_by_subject(name).await.unwrap();
+    let stream = jetstream.get_stream(name).await.unwrap().cached_info().config.clone();
+    jetstream.delete_stream(&stream.name).await.unwrap();
+    jetstream.create_stream(stream).await.unwrap();
+    // Longer than the old one, so that only its age tells.
+    let mut last = happens(&context, "o3", OrderEvent::Placed).await;
+    for n in 0..10 {
+        last = happens(&context, &format!("n{n}"), OrderEvent::Placed).await;
+    }
+    let ended = process.handled(last).await;
+    assert!(matches!(ended, Err(ProcessError::LogTruncated { .. })), "{ended:?}");
 }
 
 #[tokio::test]
