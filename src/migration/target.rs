@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::MigrationError;
 use super::held::{Held, patiently};
 use super::records::{At, Fence, Tally, fence_key};
-use crate::backend::{Matching, ReadFrom};
+use crate::backend::ReadFrom;
 use crate::event::{Headers, NonEmpty};
 use crate::state::{Change, Entry, Key, KeyValue, KeyWrite, Slot};
 use crate::store::Context;
@@ -195,9 +195,8 @@ impl Target {
             patterns.push(Pattern::parse(key.as_str())?);
         }
         let found = loop {
-            let found = patiently(patience, || bucket.matching(&patterns)).await?;
-            // No more keys than one answer holds are ever asked for.
-            let Matching::All(found) = found else { return Ok(Vec::new()) };
+            let read = || async { bucket.matching(&patterns).await?.all() };
+            let found = patiently(patience, read).await?;
             let seen = found.iter().find(|entry| entry.key == fence).map(|entry| entry.revision);
             if seen.unwrap_or(0) >= self.revision(place) {
                 break found;

@@ -228,3 +228,31 @@ async fn those_who_follow_a_stream_go_on_in_the_new_one_where_they_were() {
     taken.sort();
     assert_eq!(taken, ["bad", "good", "good", "late"]);
 }
+
+#[tokio::test]
+async fn those_who_follow_an_empty_stream_begin_with_what_is_first_in_the_new_one() {
+    let (_server, connection) = server().await;
+    let config = hasty(bank());
+    let old = Context::provision(&connection, &config).await.unwrap();
+    let mails = Mails::default();
+    let start = |context: &Context| {
+        let (first, options) = (FirstStart::Beginning, ProjectionOptions::default());
+        RunningEffects::start(context, mails.clone(), first, options).unwrap()
+    };
+    let effects = start(&old);
+    let record = Key::new("=effects.mails").unwrap();
+    while old.read_models().get(&record, ReadFrom::Leader).await.unwrap().value.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    effects.stop().await.unwrap();
+    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    reshape.switch(payments).await.unwrap();
+    let current = current_stream(&connection, &config).await.unwrap();
+    let new = Context::open(&connection, &current).await.unwrap();
+    pay(&new, 1, 1).await;
+    let written = new.get_events(&account(), &id(0), 0).await.unwrap();
+    let mut effects = start(&new);
+    effects.handled(written.last().unwrap().position()).await.unwrap();
+    effects.stop().await.unwrap();
+    assert_eq!(mails.0.lock().unwrap().len(), written.len());
+}

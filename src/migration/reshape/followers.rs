@@ -163,6 +163,9 @@ impl EventCopy {
     /// Where the last message of the new stream lies that was made of the message at a position of the old one, or of one
     /// before it.
     async fn located(&self, at: Position, logs: &Logs) -> Result<Position, MigrationError> {
+        if at == Position::START || logs.new.messages == 0 {
+            return Ok(Position::START);
+        }
         let (mut found, mut end) = (Position::START.get(), logs.new.last.get());
         while found < end {
             let middle = end - (end - found) / 2;

@@ -111,9 +111,12 @@ async fn old_stream(
 ///
 /// Process managers, handlers of effects and relays go on in the new stream behind the last message that they were done with: the
 /// switch moves their records (`=process.`, `=effects.`, `=outbox.` among the read models), and what relays hold. Stop them before,
-/// and start them after it. What their parked records say of positions is of the old stream. Never delete the record of a
-/// process after a switch: it would react to everything again, because the marks of its instances name positions of the old
-/// stream.
+/// and start them after it. Where they say that the log was replaced, a switch was interrupted: call it again, before the next
+/// reshape. What their parked records say of positions is of the old stream. Never delete their records after a switch: they would
+/// do everything again, and the marks of a process's instances name positions of the old stream.
+///
+/// The new stream does not know the ids of messages that were saved shortly before the switch. Whoever saves outbox messages again,
+/// because the outcome is unknown, looks whether they are there after a switch.
 pub struct StreamReshape {
     connection: Connection,
     old: StreamSpec,
