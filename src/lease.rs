@@ -20,6 +20,9 @@ struct LeaseRecord {
     format: u32,
     holder: Uuid,
     renewed_at: Timestamp,
+    /// How long it may stand still, in milliseconds; 0 where an earlier version did not say.
+    #[serde(default)]
+    time: u64,
 }
 
 const FORMAT: u32 = 1;
@@ -92,8 +95,12 @@ impl<'a> Lease<'a> {
 
     /// Writes the record if nobody else did; whether it is ours now.
     async fn write(&mut self) -> Result<bool, BackendError> {
-        let record =
-            LeaseRecord { format: FORMAT, holder: self.holder, renewed_at: self.clock.now() };
+        let record = LeaseRecord {
+            format: FORMAT,
+            holder: self.holder,
+            renewed_at: self.clock.now(),
+            time: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
+        };
         let value = serde_json::to_vec(&record).expect("a record of texts and numbers is JSON");
         let expected = Expected::Revision(self.revision);
         let write = KeyWrite::new(self.key.clone(), Change::Put(value.into()), expected);
@@ -119,19 +126,19 @@ impl<'a> Lease<'a> {
 }
 
 /// Whether some instance holds the lease, as seen by one that does not want it. The answer is no at once when it was given
-/// back, yes as soon as it is renewed. Where neither happens for twice its time it has run out, and is removed, so that
-/// nobody watches it again; by then another instance that wants it has taken it.
+/// back, yes as soon as it is renewed. Where neither happens for twice its time, as its holder says, or twice this one's where
+/// that is longer, it has run out, and is removed, so that nobody watches it again; by then another instance that wants it has
+/// taken it.
 pub(crate) async fn is_held(
     bucket: &dyn KeyValue,
     key: &Key,
     time: Duration,
 ) -> Result<bool, BackendError> {
     let (seen, record) = read(bucket, key).await?;
-    if record.is_none() {
-        return Ok(false);
-    }
+    let Some(record) = record else { return Ok(false) };
+    let longest = time.max(Duration::from_millis(record.time));
     let begun = Instant::now();
-    while begun.elapsed() < time.saturating_mul(2) {
+    while begun.elapsed() < longest.saturating_mul(2) {
         tokio::time::sleep(time / RENEWALS).await;
         match read(bucket, key).await? {
             (_, None) => return Ok(false),
@@ -162,4 +169,27 @@ async fn read(
             .map_err(|error| BackendError::Corrupt { detail: format!("lease {key}: {error}") })
     };
     Ok((slot.revision, slot.value.map(decode).transpose()?))
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::clock::System;
+    use crate::state::MemoryKeyValue;
+
+    /// Who looks may itself want a lease for a shorter time.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_held_for_as_long_as_its_holder_says() {
+        let (bucket, key) = (MemoryKeyValue::new("leases"), Key::new("=lease.a").unwrap());
+        let (long, short) = (Duration::from_secs(60), Duration::from_secs(1));
+        let taken = Lease::acquire(&bucket, key.clone(), Uuid::now_v7(), long, &System).await;
+        let mut lease = taken.unwrap();
+        let looked = tokio::select! {
+            () = lease.keep() => panic!("nobody else wants it"),
+            held = is_held(&bucket, &key, short) => held,
+        };
+        assert!(looked.unwrap());
+        // Nobody renews it any more.
+        assert!(!is_held(&bucket, &key, short).await.unwrap());
+    }
 }

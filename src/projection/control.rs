@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::error::ProjectionError;
 use super::feed::Selection;
 use super::generations::first_from;
+use super::pointers;
 use super::records::{Checkpoint, Control, FORMAT, Keys, Parked, decode, put, read};
 use super::status::{ProjectionReport, ProjectionStatus};
 use crate::backend::{BackendError, Position, ReadFrom, Start};
@@ -256,7 +257,21 @@ impl Projections {
     /// # Errors
     /// [`ProjectionError::Backend`].
     pub async fn rebuild(&self, name: &str) -> Result<(), ProjectionError> {
-        self.wish(name, |control| control.rebuild += 1).await
+        let done = self.rebuilt(name).await?;
+        self.wish(name, |control| control.rebuild = control.rebuild.max(done) + 1).await
+    }
+
+    /// Which wish the generation has fulfilled that readers see. The record of wishes may have been deleted since.
+    async fn rebuilt(&self, name: &str) -> Result<u64, ProjectionError> {
+        let generation = match self.said(name).await {
+            Ok(report) => report.generation,
+            Err(ProjectionError::Unknown { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(generation) = generation else { return Ok(0) };
+        let key = Keys::of(name).checkpoint(generation)?;
+        let (_, checkpoint) = read::<Checkpoint>(self.bucket(), &key).await?;
+        Ok(checkpoint.map_or(0, |checkpoint| checkpoint.rebuild))
     }
 
     async fn wish(&self, name: &str, wish: impl Fn(&mut Control)) -> Result<(), ProjectionError> {
@@ -312,8 +327,11 @@ impl Projections {
         let unknown = || ProjectionError::Unknown { projection: name.to_owned() };
         let mut report: ProjectionReport = report.ok_or_else(unknown)?;
         let pointers = report.models.iter().map(|model| self.seen_of(model));
-        // They move together, but for one that a new version adds or drops.
-        report.generation = try_join_all(pointers).await?.into_iter().flatten().max();
+        // They move together, but for one that a new version adds or drops. One that keeps other types altogether is building.
+        report.generation = match try_join_all(pointers).await?.into_iter().flatten().max() {
+            None => pointers::visible_of(self.bucket(), name).await?,
+            seen => seen,
+        };
         Ok(report)
     }
 

@@ -75,8 +75,7 @@ pub(super) async fn plan<P: Projection>(
         if let Some((_, checkpoint)) = &live {
             check_log(context, P::NAME, &checkpoint.record).await?;
         }
-        let untidy = kept.into_iter().filter(|kept| !kept.pointer.record.retired.is_empty());
-        let untidy = untidy.collect();
+        let untidy = pointers::untidy(kept);
         return Ok(Plan { live, building: None, visible, newer: None, untidy });
     }
     // A log that is not the one it was is no reason not to build anew.
@@ -126,15 +125,20 @@ async fn newer_builder<P: Projection>(
     Ok((!given_back).then_some((version, lease)))
 }
 
-/// Waits until the newer version that a rebuild was left to is gone, so that this one may build after all.
-pub(super) async fn gone(
-    context: &Context,
-    newer: Option<Key>,
-    lease: Duration,
-) -> Result<(), BackendError> {
+/// Waits until the newer version that a rebuild was left to is gone, so that this one may build after all. As long as that
+/// cannot be seen, it is not.
+pub(super) async fn gone(context: &Context, newer: Option<Key>, lease: Duration) {
     let Some(key) = newer else { return std::future::pending().await };
-    while is_held(context.read_models().as_ref(), &key, lease).await? {}
-    Ok(())
+    loop {
+        match is_held(context.read_models().as_ref(), &key, lease).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::debug!(%error, %key, "the lease of a newer version is not seen");
+                sleep(lease).await;
+            }
+        }
+    }
 }
 
 /// The generation that readers see.

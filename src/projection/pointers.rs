@@ -53,18 +53,36 @@ pub(super) async fn kept<P: Projection>(
     }
     let mut others = bucket.keys(layout::POINTERS).await?;
     others.retain(|key| kept.iter().all(|known| known.key != *key));
-    let others = try_join_all(others.into_iter().map(|key| of_others::<P>(bucket, key))).await?;
-    kept.extend(others.into_iter().flatten());
+    kept.extend(of_projection(bucket, P::NAME, others).await?);
     Ok(kept)
 }
 
-/// A type that this version does not keep, if it is one of the projection's.
-async fn of_others<P: Projection>(
+/// The generation that readers see of any type that a projection keeps or has kept, by its name alone.
+pub(super) async fn visible_of(
     bucket: &dyn KeyValue,
+    name: &str,
+) -> Result<Option<u64>, ProjectionError> {
+    let all = bucket.keys(layout::POINTERS).await?;
+    Ok(visible(&of_projection(bucket, name, all).await?))
+}
+
+/// Those of the pointers that are a projection's.
+async fn of_projection(
+    bucket: &dyn KeyValue,
+    name: &str,
+    keys: Vec<Key>,
+) -> Result<Vec<Kept>, ProjectionError> {
+    let found = keys.into_iter().map(|key| of_name(bucket, name, key));
+    Ok(try_join_all(found).await?.into_iter().flatten().collect())
+}
+
+async fn of_name(
+    bucket: &dyn KeyValue,
+    name: &str,
     key: Key,
 ) -> Result<Option<Kept>, ProjectionError> {
     match read::<Pointer>(bucket, &key).await {
-        Ok((revision, Some(record))) if record.projection == P::NAME => {
+        Ok((revision, Some(record))) if record.projection == name => {
             Ok(Some(Kept { key, declared: None, pointer: Held { record, revision } }))
         }
         // What cannot be read is the trouble of whoever keeps that type.
@@ -76,6 +94,11 @@ async fn of_others<P: Projection>(
 /// The generation that readers see. A type that is not in it was added since, or dropped.
 pub(super) fn visible(kept: &[Kept]) -> Option<u64> {
     kept.iter().filter_map(|kept| kept.pointer.record.generation).max()
+}
+
+/// Those types of which something is left to remove.
+pub(super) fn untidy(kept: Vec<Kept>) -> Vec<Kept> {
+    kept.into_iter().filter(|kept| !kept.pointer.record.retired.is_empty()).collect()
 }
 
 /// Removes what is left of the generations that are retired, and then strikes them off. What ends half-way is found again.

@@ -152,7 +152,7 @@ impl<P: Projection> Runner<P> {
         match &building {
             None => tokio::select! {
                 ended = live => ended,
-                gone = newer_gone => Ok(gone.map(|()| Ended::Switched)?),
+                () = newer_gone => Ok(Ended::Switched),
                 never = self.tidy(untidy) => never,
             },
             Some(next) => {
@@ -257,11 +257,18 @@ impl<P: Projection> Runner<P> {
         Ok(Ended::Switched)
     }
 
-    /// Removes what is left of earlier generations, and then waits for ever. It does no harm meanwhile, and what is not
-    /// removed now is by whoever becomes active next.
-    async fn tidy(&self, untidy: Vec<Kept>) -> Result<Ended, Interrupt> {
-        if let Err(error) = pointers::tidy(self.context.read_models().as_ref(), untidy).await {
-            tracing::warn!(projection = P::NAME, %error, "old generations not removed");
+    /// Removes what is left of earlier generations, and then waits for ever. It does no harm meanwhile, so a failure only
+    /// makes it try again later.
+    async fn tidy(&self, mut untidy: Vec<Kept>) -> Result<Ended, Interrupt> {
+        let bucket = self.context.read_models().as_ref();
+        while let Err(error) = pointers::tidy(bucket, untidy).await {
+            tracing::warn!(projection = P::NAME, %error, "old generations not removed yet");
+            untidy = loop {
+                sleep(UNTIDY_PAUSE).await;
+                if let Ok(kept) = pointers::kept::<P>(bucket).await {
+                    break pointers::untidy(kept);
+                }
+            };
         }
         std::future::pending().await
     }
@@ -373,6 +380,9 @@ const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a status stands that does not change.
 const STATUS_REPEATED: Duration = Duration::from_secs(15);
+
+/// How long old generations are left after a failure to remove them.
+const UNTIDY_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long what is under way may take when it shall stop.
 const LAST_STEP: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::changes::{Change as ModelChange, Place, Target};
 use super::error::ProjectionError;
 use super::{Declared, Rejection};
-use crate::backend::{BackendError, Matching, Position, ReadFrom};
+use crate::backend::{BackendError, Position, ReadFrom};
 use crate::event::NonEmpty;
 use crate::evolution::Evolution;
 use crate::panics::text_of;
@@ -144,12 +144,10 @@ impl Session {
             let patterns: Result<Vec<_>, _> = patterns.collect();
             let patterns = patterns.ok().and_then(NonEmpty::from_vec);
             let Some(patterns) = patterns else { continue };
-            if let Matching::All(entries) = bucket.matching(&patterns).await? {
-                for entry in entries {
-                    if let Some((target, place)) = missing.remove(&entry.key) {
-                        let model = self.stored(&target, place, entry)?;
-                        self.models.insert(target, model);
-                    }
+            for entry in bucket.matching(&patterns).await?.all()? {
+                if let Some((target, place)) = missing.remove(&entry.key) {
+                    let model = self.stored(&target, place, entry)?;
+                    self.models.insert(target, model);
                 }
             }
         }

@@ -67,6 +67,26 @@ async fn a_rebuild_gives_the_same_and_the_old_generation_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rebuild_is_done_also_where_the_record_of_wishes_was_deleted() {
+    let store = Store::new();
+    let context = store.healthy();
+    moves(&context, "a1", "a2", 9).await;
+    let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    let projections = Projections::of(&context);
+    for generation in 2..=3 {
+        projections.rebuild("balances").await.unwrap();
+        until_generation(&store.models, generation).await;
+    }
+    let control = Key::new("=control.balances").unwrap();
+    let delete = KeyWrite::new(control, Change::Delete, Expected::Anything);
+    store.models.write(NonEmpty::one(delete)).await.unwrap();
+    projections.rebuild("balances").await.unwrap();
+    until_generation(&store.models, 4).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_newer_version_builds_its_own_and_the_older_one_ends() {
     let store = Store::new();
     let context = store.healthy();
@@ -182,6 +202,26 @@ async fn whoever_comes_next_removes_what_one_that_was_killed_has_left() {
     let _next = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
     until_gone(&store.models, 1).await;
     assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_failed_is_tried_again() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 20).await;
+    let faults = Faults::new();
+    let mut running =
+        RunningProjection::start(&store.process(&faults), Balances::<1>, options()).unwrap();
+    running.caught_up(PATIENCE).await.unwrap();
+    faults.plan_when(
+        |call| writes(call, "balance.a1") && !writes(call, "=checkpoint.balances.1"),
+        Fault::Outage,
+    );
+    Projections::of(&context).rebuild("balances").await.unwrap();
+    until_generation(&store.models, 2).await;
+    until_gone(&store.models, 1).await;
+    assert_eq!(faults.planned(), 0);
+    running.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

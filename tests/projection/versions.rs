@@ -164,6 +164,24 @@ async fn readers_do_not_go_back_when_a_type_is_added() {
     switched.open();
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_readers_see_is_told_while_another_type_is_built() {
+    let store = Store::new();
+    let context = store.healthy();
+    many_moves(&context, 50).await;
+    let _old = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
+    Projections::of(&context).wait_for("balances", last(&context).await, PATIENCE).await.unwrap();
+    let (faults, builds) = (Faults::new(), Gate::new());
+    faults.plan_when(|call| writes(call, "largest=2.all"), Fault::PauseBefore(builds.clone()));
+    let process = store.process(&faults);
+    let _new = RunningProjection::start(&process, Second::<ANOTHER>, options()).unwrap();
+    builds.reached().await;
+    let report = Projections::of(&context).report("balances").await.unwrap();
+    assert_eq!((report.version, report.generation), (2, Some(1)));
+    Projections::of(&context).wait_for("balances", last(&context).await, PATIENCE).await.unwrap();
+    builds.open();
+}
+
 /// A second version that is killed while it builds.
 async fn killed_while_it_builds(store: &Store) {
     let (faults, builds) = (Faults::new(), Gate::new());
