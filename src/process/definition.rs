@@ -106,9 +106,9 @@ pub trait ProcessManager: Send + Sync + 'static {
     /// # Errors
     /// Why it cannot; nothing of the reaction is stored and the policy decides what follows. A failure of the store that may
     /// pass, or a conflict, is no reason: it is tried again. Nor is one that does not pass and lies in the store, such as a
-    /// missing permission: it stops the process, whatever the policy. Both are recognised in every error of this crate, and in one of the
-    /// service that has such an error among its sources. One that is `transparent` to thiserror does not: what it holds is
-    /// passed over.
+    /// missing permission: it stops the process, whatever the policy. Both are recognised in the errors of aggregates, units of
+    /// work, the outbox, read models, queries, projections and stored blocks, and in one of the service that has such an error
+    /// among its sources. One that is `transparent` to thiserror does not: what it holds is passed over.
     fn react(
         &self,
         event: Self::Event,
