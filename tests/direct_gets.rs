@@ -224,6 +224,33 @@ async fn that_nothing_matches_is_said_as_soon_as_the_leader_says_so() {
     }
 }
 
+/// Of a few more than 250 such entries an answer is full.
+fn large(key: usize) -> KeyWrite {
+    let key = Key::new(format!("k.{key}")).unwrap();
+    KeyWrite::new(key, Change::Put(vec![b'x'; 32 * 1024].into()), Expected::Anything)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_is_full_before_its_last_entry_finds_it() {
+    let server = PrivateServer::start(ServerConfig::DefaultSync).await.unwrap();
+    let url = server.url().to_owned();
+    let bench = Bench::on(server, &url, 1).await;
+    let pattern = NonEmpty::one(Pattern::parse("k.*").unwrap());
+    let keys: Vec<Key> = (0..270).map(|key| Key::new(format!("k.{key}")).unwrap()).collect();
+    for count in 1..=keys.len() {
+        bench.bucket.write(NonEmpty::one(large(count - 1))).await.unwrap();
+        if count < 245 {
+            continue;
+        }
+        match bench.bucket.matching(&pattern).await.unwrap() {
+            Matching::All(found) => assert_eq!(found.len(), count),
+            Matching::TooMany => panic!("there are {count}"),
+        }
+        let slots = bench.bucket.get_many(&keys[..count]).await.unwrap();
+        assert!(slots.iter().all(|slot| slot.value.is_some()), "{count}");
+    }
+}
+
 /// One request asks for 8 MiB at most.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_is_changed_between_two_requests_of_a_read_is_found() {
@@ -231,19 +258,14 @@ async fn an_entry_that_is_changed_between_two_requests_of_a_read_is_found() {
     let server = PrivateServer::start(ServerConfig::DefaultSync).await.unwrap();
     let url = server.url().to_owned();
     let bench = Bench::on(server, &url, 1).await;
-    let value = bytes::Bytes::from(vec![b'x'; 32 * 1024]);
-    let write = |key: usize| {
-        let key = Key::new(format!("k.{key}")).unwrap();
-        KeyWrite::new(key, Change::Put(value.clone()), Expected::Anything)
-    };
     for key in 0..KEYS {
-        bench.bucket.write(NonEmpty::one(write(key))).await.unwrap();
+        bench.bucket.write(NonEmpty::one(large(key))).await.unwrap();
     }
     let mut asking = bench.asking("DIRECT.GET").await;
     let pattern = NonEmpty::one(Pattern::parse("k.*").unwrap());
     let changing = async {
         asking.next().await.expect("the read begins");
-        bench.bucket.write(NonEmpty::one(write(KEYS - 1))).await.unwrap();
+        bench.bucket.write(NonEmpty::one(large(KEYS - 1))).await.unwrap();
     };
     let (found, ()) = join(bench.bucket.matching(&pattern), changing).await;
     let Matching::All(found) = found.unwrap() else { panic!("there are {KEYS}") };
