@@ -69,8 +69,8 @@ pub(crate) async fn status_since(
 }
 
 /// How often, and after how long, a log that looks cut is looked at again before that is believed.
-const DOUBTS: u32 = 10;
-const DOUBT: Duration = Duration::from_millis(200);
+pub(crate) const DOUBTS: u32 = 10;
+pub(crate) const DOUBT: Duration = Duration::from_millis(200);
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -32,6 +32,7 @@ pub use message::{MAX_ATTRIBUTE_BYTES, OutboxMessage};
 pub use nats::{JetStreamPublisher, NatsPublisher};
 pub use pending::PendingMessage;
 pub use publisher::{PublishError, Publisher, RetryPolicy};
+pub(crate) use records::{CURSORS, HELD, held_at};
 pub use records::{HeldMessage, HeldState};
 pub use relay::{Relay, RelayOptions, RelayPhase, RelayStatus};
 pub use subjects::{InvalidPrefix, Subjects};

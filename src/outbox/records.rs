@@ -18,6 +18,17 @@ use crate::subject::Pattern;
 /// The form of all these records.
 pub(super) const FORMAT: u32 = 1;
 
+/// What the keys of all cursors begin with.
+pub(crate) const CURSORS: &str = "=outbox.";
+
+/// What stands between a relay's cursor and the place of a message that it holds.
+pub(crate) const HELD: &str = ".=held.";
+
+/// The place of a held message at the end of its key, in the order of positions.
+pub(crate) fn held_at(position: Position) -> String {
+    format!("{:020}", position.get())
+}
+
 /// The keys of a relay.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -29,14 +40,14 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn of(relay: &str) -> Result<Self, InvalidKey> {
         Ok(Self {
-            cursor: Key::new(format!("=outbox.{relay}"))?,
+            cursor: Key::new(format!("{CURSORS}{relay}"))?,
             lease: Key::new(format!("=lease.{relay}.outbox"))?,
-            held: format!("=outbox.{relay}.=held."),
+            held: format!("{CURSORS}{relay}{HELD}"),
         })
     }
 
     pub(super) fn held(&self, position: Position) -> Key {
-        let key = Key::new(format!("{}{:020}", self.held, position.get()));
+        let key = Key::new(format!("{}{}", self.held, held_at(position)));
         key.expect("a key and digits are a key")
     }
 

@@ -21,5 +21,6 @@ pub use options::ProcessOptions;
 #[cfg(feature = "testing")]
 pub(crate) use quiet::until_quiet;
 pub use reaction::Reaction;
+pub(crate) use records::{CURSORS, marks_of};
 pub use records::{ParkedReaction, Trigger};
 pub use runner::RunningProcess;

@@ -18,6 +18,9 @@ use crate::subject::{AggregateId, ContextName, Pattern, Subject};
 /// The form of all these records.
 pub(super) const FORMAT: u32 = 1;
 
+/// What the keys of all cursors begin with.
+pub(crate) const CURSORS: &str = "=process.";
+
 /// To what an instance has reacted. The one record that decides what took effect: each reaction replaces it under its guard.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -66,7 +69,12 @@ pub(super) fn mark_subject(
     process: &str,
     instance: &AggregateId,
 ) -> Subject {
-    Subject::trusted(format!("cim.unique.{context}.=process.{process}.{}", instance.as_str()))
+    Subject::trusted(format!("{}{}", marks_of(context, process), instance.as_str()))
+}
+
+/// What the subjects of all marks of a process begin with.
+pub(crate) fn marks_of(context: &ContextName, process: &str) -> String {
+    format!("cim.unique.{context}.=process.{process}.")
 }
 
 /// What an instance wishes of a timeout, until the queue knows it.
@@ -164,7 +172,7 @@ pub(super) fn all_parked(process: &str) -> String {
 
 /// How far a process is. What it says may be behind: marks decide what took effect.
 pub(super) fn cursor_key(process: &str) -> Result<Key, InvalidKey> {
-    Key::new(format!("=process.{process}"))
+    Key::new(format!("{CURSORS}{process}"))
 }
 
 pub(super) fn lease_key(process: &str) -> Result<Key, InvalidKey> {

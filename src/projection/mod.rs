@@ -31,7 +31,7 @@ mod trial;
 pub(crate) use definition::read_today;
 pub(crate) use feed::{PAUSE, mark};
 pub(crate) use generations::check_log;
-pub(crate) use records::{Checkpoint, kept, put, read};
+pub(crate) use records::{Checkpoint, EFFECTS, kept, put, read};
 pub(crate) use session::panic_text;
 
 pub use as_of::ModelsAsOf;

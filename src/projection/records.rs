@@ -45,7 +45,7 @@ impl Keys {
 
     /// How far a handler of effects is.
     pub(super) fn effects(&self) -> Result<Key, InvalidKey> {
-        Key::new(format!("=effects.{}", self.name))
+        Key::new(format!("{EFFECTS}{}", self.name))
     }
 
     pub(super) fn effects_lease(&self) -> Result<Key, InvalidKey> {
@@ -60,6 +60,9 @@ impl Keys {
         format!("=parked.{}.*", self.name)
     }
 }
+
+/// What the keys of all that say how far effects are begin with.
+pub(crate) const EFFECTS: &str = "=effects.";
 
 /// The generation whose checkpoint lies under a key.
 pub(super) fn generation_of(checkpoint: &Key) -> Option<u64> {

@@ -204,9 +204,8 @@ async fn whoever_comes_next_removes_what_one_that_was_killed_has_left() {
     assert_eq!(stored(&store.models, 2).await, expected(&context, 1).await);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_removal_that_failed_is_tried_again() {
-    let store = Store::new();
+/// A second generation is there, and the first removal of the one before it fails.
+async fn rebuilt_beside_an_outage(store: &Store) -> (RunningProjection, Faults) {
     let context = store.healthy();
     many_moves(&context, 20).await;
     let faults = Faults::new();
@@ -219,6 +218,13 @@ async fn a_removal_that_failed_is_tried_again() {
     );
     Projections::of(&context).rebuild("balances").await.unwrap();
     until_generation(&store.models, 2).await;
+    (running, faults)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_failed_is_tried_again() {
+    let store = Store::new();
+    let (running, faults) = rebuilt_beside_an_outage(&store).await;
     until_gone(&store.models, 1).await;
     assert_eq!(faults.planned(), 0);
     running.stop().await.unwrap();
@@ -228,17 +234,7 @@ async fn a_removal_that_failed_is_tried_again() {
 async fn a_removal_that_failed_is_taken_up_while_a_newer_version_builds() {
     let store = Store::new();
     let context = store.healthy();
-    many_moves(&context, 20).await;
-    let faults = Faults::new();
-    let mut running =
-        RunningProjection::start(&store.process(&faults), Balances::<1>, options()).unwrap();
-    running.caught_up(PATIENCE).await.unwrap();
-    faults.plan_when(
-        |call| writes(call, "balance.a1") && !writes(call, "=checkpoint.balances.1"),
-        Fault::Outage,
-    );
-    Projections::of(&context).rebuild("balances").await.unwrap();
-    until_generation(&store.models, 2).await;
+    let (running, faults) = rebuilt_beside_an_outage(&store).await;
     while faults.planned() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

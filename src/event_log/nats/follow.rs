@@ -17,7 +17,7 @@ use serde_json::json;
 use super::NatsLog;
 use crate::backend::{BackendError, Followed, Position, Start, StoredMessage, TailQuery};
 use crate::clock::Timestamp;
-use crate::event_log::LogStatus;
+use crate::event_log::{DOUBT, DOUBTS, LogStatus};
 use delivery::Delivered;
 use filters::Filters;
 use pull::{Answer, Pull};
@@ -25,10 +25,6 @@ use pull::{Answer, Pull};
 /// How long a follower waits before it tries again, times the number of failures in a row, up to a bound.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// How often a stream that looks lost or cut is looked at before that is believed: a new leader may not have applied
-/// everything yet.
-const LOOKS: u32 = 10;
 
 /// How often a sweep goes after what was written again while it went over the rest. Each time less is left, as long as
 /// messages are read faster than they are written.
@@ -136,7 +132,7 @@ impl Following {
                 }
                 Err(error) if self.doubtful(&error) => {
                     self.doubts += 1;
-                    tokio::time::sleep(2 * PAUSE).await;
+                    tokio::time::sleep(DOUBT).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -239,7 +235,7 @@ impl Following {
             BackendError::NotFound { .. } => self.beginning.is_some(),
             _ => false,
         };
-        may_be && self.doubts < LOOKS
+        may_be && self.doubts < DOUBTS
     }
 
     fn take(&mut self, delivered: Delivered) {

@@ -16,12 +16,12 @@ use crate::event_log::{LogQuery, LogStatus};
 use crate::migration::MigrationError;
 use crate::migration::held::patiently;
 use crate::migration::models::unreadable;
+use crate::outbox::{self, HELD, held_at};
+use crate::process;
+use crate::projection::EFFECTS;
 use crate::state::{Change, Expected, Key, KeyWrite};
 
-const PROCESSES: &str = "=process.";
-const FOLLOWERS: [&str; 3] = [PROCESSES, "=effects.", RELAYS];
-const RELAYS: &str = "=outbox.";
-const HELD: &str = ".=held.";
+const FOLLOWERS: [&str; 3] = [process::CURSORS, EFFECTS, outbox::CURSORS];
 /// How many held messages are moved at once: each takes two writes of at most a thousand.
 const HELD_BATCH: usize = 250;
 
@@ -45,14 +45,14 @@ impl EventCopy {
     /// [`MigrationError::Refused`] with the record of one that is not.
     pub(super) async fn check_processes(&self) -> Result<(), MigrationError> {
         let old = patiently(self.patience, || self.from.log().status()).await?;
-        for key in self.records_of(&format!("{PROCESSES}*")).await? {
+        for key in self.records_of(&format!("{}*", process::CURSORS)).await? {
             let Some(found) = self.record(&key).await?.filter(|found| found.is_of(&old)) else {
                 continue;
             };
             let at = found.position(&key)?;
             let context = self.from.scheme().context();
-            let name = &key.as_str()[PROCESSES.len()..];
-            let filter = Some(format!("cim.unique.{context}.=process.{name}.>"));
+            let name = &key.as_str()[process::CURSORS.len()..];
+            let filter = Some(format!("{}>", process::marks_of(context, name)));
             let read = || async {
                 let query = LogQuery { filter: filter.clone(), after: at };
                 self.from.log().read(query).try_collect::<Vec<_>>().await
@@ -113,7 +113,7 @@ impl EventCopy {
         mut found: Found,
         logs: &Logs,
     ) -> Result<(), MigrationError> {
-        let held = match key.as_str().starts_with(RELAYS) {
+        let held = match key.as_str().starts_with(outbox::CURSORS) {
             true => self.records_of(&format!("{key}{HELD}*")).await?,
             false => Vec::new(),
         };
@@ -127,7 +127,7 @@ impl EventCopy {
                 }
                 let moved = self.located(at, logs).await?;
                 record["position"] = json!(moved);
-                let place = format!("{key}{HELD}{:020}", moved.get());
+                let place = format!("{key}{HELD}{}", held_at(moved));
                 writes.push(put(Key::new(place)?, &record, Expected::Anything));
                 writes.push(KeyWrite::new(held.clone(), Change::Delete, Expected::Anything));
             }
