@@ -48,7 +48,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
 
     async fn kept_slot(&self, key: &AggregateId) -> Option<Slot> {
         let bucket = self.context.state()?.bucket();
-        let slot_key = record::state_key(&self.aggregate, key).ok()?;
+        let slot_key = record::state_key(&self.aggregate, key);
         let slot = bucket.get(&slot_key, ReadFrom::Nearest).await;
         slot.inspect_err(|error| {
             tracing::warn!(aggregate = %self.aggregate, id = %key, %error, "kept state cannot be read");
@@ -96,7 +96,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Offers the state for writing behind, over a record that is wrong. If that one is gone by then, a later state stays.
     pub(super) fn keep_over(&self, key: &AggregateId, loaded: &Arc<Loaded<A>>, over: Option<u64>) {
         let Some(writer) = self.context.state() else { return };
-        let Ok(slot_key) = record::state_key(&self.aggregate, key) else { return };
+        let slot_key = record::state_key(&self.aggregate, key);
         let (context, aggregate, id) =
             (self.context.scheme().context().clone(), self.aggregate.clone(), key.clone());
         let (format, shared) = (self.context.format(), Arc::clone(loaded));

@@ -7,7 +7,6 @@ use cid::Cid;
 use ipld_core::ipld::Ipld;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use smol_str::format_smolstr;
 
 use super::Aggregate;
 use super::loaded::Loaded;
@@ -16,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::event::{Metadata, SchemaVersion, Tag};
 use crate::evolution::Kind;
 use crate::ipld::{self, Block, BlockFormat};
-use crate::state::{InvalidKey, Key};
+use crate::state::Key;
 use crate::store::{Context, Head};
 use crate::subject::{AggregateId, AggregateType, ContextName};
 
@@ -52,17 +51,14 @@ pub(super) enum Unusable {
 }
 
 /// The key of current state.
-pub(super) fn state_key(aggregate: &AggregateType, id: &AggregateId) -> Result<Key, InvalidKey> {
-    Key::new(format_smolstr!("{aggregate}.{}", id.as_str()))
+pub(super) fn state_key(aggregate: &AggregateType, id: &AggregateId) -> Key {
+    Key::joined(&[aggregate.as_str(), id.as_str()])
 }
 
 /// The key of a snapshot.
-pub(super) fn snapshot_key(
-    aggregate: &AggregateType,
-    id: &AggregateId,
-    version: u64,
-) -> Result<Key, InvalidKey> {
-    Key::new(format_smolstr!("{aggregate}.{}.{version}", id.as_str()))
+pub(super) fn snapshot_key(aggregate: &AggregateType, id: &AggregateId, version: u64) -> Key {
+    let mut digits = itoa::Buffer::new();
+    Key::joined(&[aggregate.as_str(), id.as_str(), digits.format(version)])
 }
 
 /// Writes a record as a block.
@@ -210,4 +206,24 @@ pub(super) fn replaces(new: &[u8], stored: &[u8]) -> bool {
     let same =
         (&new.context, &new.aggregate, &new.id) == (&stored.context, &stored.aggregate, &stored.id);
     !same || (new.version, new.schema) > (stored.version, stored.schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_what_a_bucket_takes(
+            aggregate in "[A-Za-z0-9_-]{1,64}", id in r"\PC{1,32}", version: u64,
+        ) {
+            let (aggregate, id) = (AggregateType::new(aggregate)?, AggregateId::new(id)?);
+            let state = state_key(&aggregate, &id);
+            let snapshot = snapshot_key(&aggregate, &id, version);
+            prop_assert_eq!(Key::new(format!("{state}.{version}")), Ok(snapshot));
+            prop_assert_eq!(Key::new(format!("{aggregate}.{}", id.as_str())), Ok(state));
+        }
+    }
 }

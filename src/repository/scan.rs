@@ -141,16 +141,17 @@ where
     }
 
     async fn chunk_with_kept(&self, heads: Vec<StoredEvent>) -> Vec<Seen<A>> {
-        let keys: Result<Vec<Key>, _> = heads
-            .iter()
-            .map(|last| record::state_key(&self.aggregate, last.aggregate_id()))
-            .collect();
-        let slots = match (self.context.state(), keys) {
-            (Some(state), Ok(keys)) => state.bucket().get_many(&keys).await.unwrap_or_else(|error| {
-                tracing::warn!(aggregate = %self.aggregate, %error, "kept states cannot be read");
-                Vec::new()
-            }),
-            _ => Vec::new(),
+        let slots = match self.context.state() {
+            Some(state) => {
+                let key_of =
+                    |last: &StoredEvent| record::state_key(&self.aggregate, last.aggregate_id());
+                let keys: Vec<Key> = heads.iter().map(key_of).collect();
+                state.bucket().get_many(&keys).await.unwrap_or_else(|error| {
+                    tracing::warn!(aggregate = %self.aggregate, %error, "kept states cannot be read");
+                    Vec::new()
+                })
+            }
+            None => Vec::new(),
         };
         let slots = slots.into_iter().chain(std::iter::repeat_with(Slot::default));
         let seen = heads.into_iter().zip(slots).map(|(last, slot)| {

@@ -55,8 +55,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         loaded: &Loaded<A>,
     ) -> Result<Cid, RepositoryError> {
         let (block, cid) = self.snapshot_block(key, loaded)?;
-        let slot = record::snapshot_key(&self.aggregate, key, loaded.head.version)
-            .map_err(StoreError::from)?;
+        let slot = record::snapshot_key(&self.aggregate, key, loaded.head.version);
         let bucket = self.context.snapshots().bucket();
         let write = |revision| {
             let change = Change::Put(block.bytes.clone());
@@ -102,7 +101,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         if !self.snapshots.is_due(before, version) || loaded.deleted {
             return;
         }
-        let Ok(slot) = record::snapshot_key(&self.aggregate, key, version) else { return };
+        let slot = record::snapshot_key(&self.aggregate, key, version);
         let (repository, key, shared) = (self.clone(), key.clone(), Arc::clone(loaded));
         let encode = move || match repository.snapshot_block(&key, &shared) {
             Ok((block, _)) => Some(block.bytes),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use smol_str::SmolStr;
+use smol_str::{SmolStr, SmolStrBuilder};
 
 /// A key: tokens of `A-Z a-z 0-9 _ - = /` joined with `.`, none empty, as the KV clients of NATS accept them.
 ///
@@ -38,6 +38,16 @@ impl Key {
         } else {
             Err(InvalidKey { text: text.to_owned() })
         }
+    }
+
+    /// A key of tokens that have the grammar of those of keys, as the names and ids of aggregates have.
+    pub(crate) fn joined(tokens: &[&str]) -> Self {
+        let mut text = SmolStrBuilder::new();
+        for (nth, token) in tokens.iter().enumerate() {
+            text.push_str(if nth > 0 { "." } else { "" });
+            text.push_str(token);
+        }
+        Self(text.finish())
     }
 
     /// The key as text.
