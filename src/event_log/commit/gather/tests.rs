@@ -92,3 +92,17 @@ async fn what_callers_hand_in_while_they_have_their_turn_leaves_together() {
     });
     assert_eq!(left_first.await.unwrap(), 10);
 }
+
+#[tokio::test]
+async fn a_batch_leaves_callers_waiting_for_whom_neither_it_nor_the_next_has_room() {
+    let log = Arc::new(MemoryLog::new());
+    let limit = log.limits().max_batch_messages;
+    let (queue, jobs) = mpsc::channel(4 * limit);
+    for number in 0..4 * limit {
+        assert!(queue.try_send(job(number)).is_ok());
+    }
+    let mut gatherer = Gatherer::new(log, Arc::default(), CommitPolicy::default(), jobs);
+    let (send, _messages) = mpsc::unbounded_channel();
+    assert_eq!(gatherer.fill(send).await.len(), limit);
+    assert_eq!((gatherer.waiting.len(), gatherer.jobs.len()), (limit, 2 * limit));
+}
