@@ -53,8 +53,8 @@ impl StoredEvent {
     /// The events that it is today: one, unless an [`Evolution`] splits or drops it.
     ///
     /// # Errors
-    /// [`StoreError::Shape`], also for an event type that `E` does not have and for a newer version of it than the code knows,
-    /// where `E` tells its [`shapes`](DomainEvent::shapes); [`StoreError::Upcast`].
+    /// [`StoreError::Shape`], also for an event type that `E` does not have and for a newer version of it than the code knows;
+    /// [`StoreError::Upcast`].
     pub fn events<E: DomainEvent>(&self) -> Result<Vec<E>, StoreError> {
         match &self.today {
             Today::Changed(evolution) => self
@@ -62,7 +62,7 @@ impl StoredEvent {
                 .iter()
                 .map(|made| {
                     self.check_shape::<E>(&made.name, made.version)?;
-                    self.read(&made.value)
+                    self.told(self.read(&made.value)?, &made.name, made.version)
                 })
                 .collect(),
             _ => Ok(vec![self.domain_event()?]),
@@ -71,8 +71,9 @@ impl StoredEvent {
 
     /// The event as one of a type that says which event types are its own.
     pub(crate) fn domain_event<E: DomainEvent>(&self) -> Result<E, StoreError> {
-        self.check_shape::<E>(self.envelope.event_type.as_str(), self.envelope.schema_version)?;
-        self.data()
+        let (name, version) = (self.envelope.event_type.as_str(), self.envelope.schema_version);
+        self.check_shape::<E>(name, version)?;
+        self.told(self.data()?, name, version)
     }
 
     /// Refuses an event type that a domain type does not have, and a newer version than it knows. Serde reads either into it
@@ -82,22 +83,44 @@ impl StoredEvent {
         name: &str,
         version: SchemaVersion,
     ) -> Result<(), StoreError> {
-        let of = std::any::type_name::<E>();
-        let reason = match E::shape_of(name) {
+        match E::shape_of(name) {
             Some(shape) if version > shape.version => {
-                format!("{of} knows versions up to {}; bring the code up to date", shape.version)
+                Err(self.newer::<E>(name, version, shape.version))
             }
-            None if !E::shapes().is_empty() => {
-                format!("{of} has no event of this name; add it, or an upcaster")
-            }
-            Some(_) | None => return Ok(()),
-        };
-        Err(StoreError::Shape {
-            event_type: name.to_owned(),
-            schema_version: version,
-            position: self.position.get(),
-            reason,
-        })
+            None if !E::shapes().is_empty() => Err(self.foreign::<E>(name, version)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// As [`check_shape`](Self::check_shape), by what the event says of itself once it is read, where its type does not say
+    /// what there is.
+    fn told<E: DomainEvent>(
+        &self,
+        event: E,
+        name: &str,
+        version: SchemaVersion,
+    ) -> Result<E, StoreError> {
+        if !E::shapes().is_empty() {
+            return Ok(event);
+        }
+        let known = event.schema_version();
+        match event.event_type() == name {
+            true if version > known => Err(self.newer::<E>(name, version, known)),
+            true => Ok(event),
+            false => Err(self.foreign::<E>(name, version)),
+        }
+    }
+
+    fn newer<E>(&self, name: &str, version: SchemaVersion, known: SchemaVersion) -> StoreError {
+        let of = std::any::type_name::<E>();
+        let reason = format!("{of} knows versions up to {known}; bring the code up to date");
+        self.unlike(name, version, reason)
+    }
+
+    fn foreign<E>(&self, name: &str, version: SchemaVersion) -> StoreError {
+        let of = std::any::type_name::<E>();
+        let reason = format!("{of} has no event of this name; add it, or an upcaster");
+        self.unlike(name, version, reason)
     }
 
     /// Whether its event type is one of those of a domain type, or that type does not say which those are.
@@ -167,9 +190,13 @@ impl StoredEvent {
     }
 
     fn shape(&self, reason: String) -> StoreError {
+        self.unlike(self.envelope.event_type.as_str(), self.envelope.schema_version, reason)
+    }
+
+    fn unlike(&self, name: &str, version: SchemaVersion, reason: String) -> StoreError {
         StoreError::Shape {
-            event_type: self.envelope.event_type.to_string(),
-            schema_version: self.envelope.schema_version,
+            event_type: name.to_owned(),
+            schema_version: version,
             position: self.position.get(),
             reason,
         }

@@ -48,7 +48,24 @@ macro_rules! amounts {
         }
     )*};
 }
-amounts!(Booked, Returned, BookedWithFee);
+amounts!(Booked, Returned, BookedWithFee, ByHand, ReturnedByHand);
+
+/// Those that do not say which kinds there are.
+macro_rules! by_hand {
+    ($($event:ident $name:literal),*) => {$(
+        #[derive(Clone, Serialize, Deserialize)]
+        struct $event {
+            cents: i64,
+        }
+
+        impl DomainEvent for $event {
+            fn event_type(&self) -> &'static str {
+                $name
+            }
+        }
+    )*};
+}
+by_hand!(ByHand "booked", ReturnedByHand "returned");
 
 impl<E: DomainEvent + Amount + 'static> Aggregate for Till<E> {
     const TYPE: &'static str = "till";
@@ -99,4 +116,24 @@ async fn an_event_of_a_newer_version_is_not_read_as_an_older_one() {
         "event booked version 2 at position 1 does not decode: repository::unknown::Booked knows versions up to 1; bring \
          the code up to date"
     );
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_say_what_there_is_is_known_by_what_it_calls_itself() {
+    let said = read::<Returned, ByHand>(Returned { cents: 5 }).await.unwrap_err();
+    assert_eq!(
+        said,
+        "event returned version 1 at position 1 does not decode: repository::unknown::ByHand has no event of this name; \
+         add it, or an upcaster"
+    );
+    let said = read::<BookedWithFee, ByHand>(BookedWithFee { cents: 5, fee: 1 }).await.unwrap_err();
+    assert_eq!(
+        said,
+        "event booked version 2 at position 1 does not decode: repository::unknown::ByHand knows versions up to 1; bring \
+         the code up to date"
+    );
+    let said = read::<ReturnedByHand, ByHand>(ReturnedByHand { cents: 5 }).await.unwrap_err();
+    assert!(said.contains("ByHand has no event of this name"), "{said}");
+    assert_eq!(read::<ByHand, Booked>(ByHand { cents: 5 }).await, Ok(5));
+    assert_eq!(read::<Booked, ByHand>(Booked { cents: 5 }).await, Ok(5));
 }
