@@ -3,21 +3,26 @@
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::load::{CATCH_UP_ATTEMPTS, CATCH_UP_PAUSE, behind};
-use super::{Aggregate, Repository, RepositoryError};
+use super::{Aggregate, Repository, RepositoryError, observe};
 use crate::backend::{Position, ReadFrom};
 use crate::ipld::ChainVerifier;
 use crate::store::{Head, IntegrityError, StoreError, StoredEvent};
-use crate::subject::{AggregateId, Identity};
+use crate::subject::AggregateId;
 
 impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Whether the aggregate has events and was not deleted. One round trip to the leader.
     ///
     /// # Errors
     /// [`RepositoryError::Store`].
+    #[tracing::instrument(level = "debug", skip_all, fields(
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, outcome))]
     pub async fn exists(&self, id: &A::Id) -> Result<bool, RepositoryError> {
-        let key = id.to_aggregate_id()?;
-        let last = self.context.last_event(&self.aggregate, &key, ReadFrom::Leader).await?;
-        Ok(last.is_some_and(|event| !event.is_tombstone()))
+        observe::operation("exists", async {
+            let key = self.key_of(id)?;
+            let last = self.context.last_event(&self.aggregate, &key, ReadFrom::Leader).await?;
+            Ok(last.is_some_and(|event| !event.is_tombstone()))
+        })
+        .await
     }
 
     /// The events from version `from` to version `to`, both inclusive, oldest first; also those of a deleted
@@ -29,13 +34,24 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// # Errors
     /// [`RepositoryError::NotFound`] when there never were events, or the replica that answers has none yet;
     /// [`RepositoryError::Store`].
+    #[tracing::instrument(level = "debug", skip_all, fields(
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, outcome))]
     pub async fn get_history(
         &self,
         id: &A::Id,
         from: Option<u64>,
         to: Option<u64>,
     ) -> Result<Vec<StoredEvent>, RepositoryError> {
-        let key = id.to_aggregate_id()?;
+        observe::operation("get_history", self.history(id, from, to)).await
+    }
+
+    async fn history(
+        &self,
+        id: &A::Id,
+        from: Option<u64>,
+        to: Option<u64>,
+    ) -> Result<Vec<StoredEvent>, RepositoryError> {
+        let key = self.key_of(id)?;
         let mut history = self.verified(&key);
         let (from, to) = (from.unwrap_or(1), to.unwrap_or(u64::MAX));
         let (mut any, mut events) = (false, Vec::new());
@@ -60,8 +76,14 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// # Errors
     /// [`RepositoryError::NotFound`] when there never were events; [`RepositoryError::Store`] with
     /// [`StoreError::Integrity`] at the first event that is damaged, missing, replaced or out of place.
+    #[tracing::instrument(level = "debug", skip_all, fields(
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, outcome))]
     pub async fn verify(&self, id: &A::Id) -> Result<Head, RepositoryError> {
-        let key = id.to_aggregate_id()?;
+        observe::operation("verify", self.verified_to_the_end(id)).await
+    }
+
+    async fn verified_to_the_end(&self, id: &A::Id) -> Result<Head, RepositoryError> {
+        let key = self.key_of(id)?;
         let last = self.context.last_event(&self.aggregate, &key, ReadFrom::Leader).await?;
         let Some(last) = last else { return Err(self.not_found_id(&key, None)) };
         for _ in 0..CATCH_UP_ATTEMPTS {

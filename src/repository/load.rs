@@ -9,7 +9,9 @@ use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::kept::Base;
 use super::loaded::Loaded;
-use super::{Aggregate, AggregateMetadata, Freshness, LoadOptions, Repository, RepositoryError};
+use super::{
+    Aggregate, AggregateMetadata, Freshness, LoadOptions, Repository, RepositoryError, observe,
+};
 use crate::backend::{BackendError, Position, ReadFrom, StoredMessage};
 use crate::store::{Head, StoreError, StoredEvent};
 use crate::subject::{AggregateId, Identity};
@@ -59,10 +61,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     ) -> Result<(A, AggregateMetadata), RepositoryError> {
         let begun = Instant::now();
         let result = self.load_as(id, options).await;
-        let outcome = if result.is_ok() { "ok" } else { "error" };
-        tracing::Span::current().record("outcome", outcome);
-        metrics::counter!("cim_loads_total", "outcome" => outcome).increment(1);
-        metrics::histogram!("cim_load_seconds").record(begun.elapsed().as_secs_f64());
+        observe::loaded(begun, &result);
         result
     }
 
@@ -71,8 +70,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         id: &A::Id,
         options: LoadOptions,
     ) -> Result<(A, AggregateMetadata), RepositoryError> {
-        let key = id.to_aggregate_id()?;
-        tracing::Span::current().record("id", tracing::field::display(&key));
+        let key = self.key_of(id)?;
         let rules = Rules {
             freshness: options.freshness,
             use_snapshot: options.use_snapshot,
@@ -87,9 +85,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         if !loaded.exists() {
             return Err(self.not_found(&key, &loaded));
         }
-        let span = tracing::Span::current();
-        span.record("version", loaded.head.version);
-        span.record("position", loaded.head.position.get());
         let mut metadata = self.describe(&key, &loaded);
         metadata.events = events;
         Ok((Arc::unwrap_or_clone(loaded).state, metadata))
@@ -448,6 +443,13 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     pub(super) fn not_found_id(&self, key: &AggregateId, deleted: Option<u64>) -> RepositoryError {
         let aggregate_type = self.aggregate.to_string();
         RepositoryError::NotFound { aggregate_type, id: key.to_string(), deleted }
+    }
+
+    /// The id as it is stored, which the span of the operation tells.
+    pub(super) fn key_of(&self, id: &A::Id) -> Result<AggregateId, RepositoryError> {
+        let key = id.to_aggregate_id()?;
+        tracing::Span::current().record("id", tracing::field::display(&key));
+        Ok(key)
     }
 
     pub(super) fn describe(&self, key: &AggregateId, loaded: &Loaded<A>) -> AggregateMetadata {

@@ -8,6 +8,7 @@ mod error;
 mod options;
 mod loaded;
 mod record;
+mod observe;
 mod kept;
 mod load;
 mod past;

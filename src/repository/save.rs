@@ -9,10 +9,12 @@ use smallvec::SmallVec;
 
 use super::load::Rules;
 use super::loaded::Loaded;
-use super::{Aggregate, AggregateMetadata, Freshness, Repository, RepositoryError, SaveOptions};
+use super::{
+    Aggregate, AggregateMetadata, Freshness, Repository, RepositoryError, SaveOptions, observe,
+};
 use crate::event::{NonEmpty, TOMBSTONE};
 use crate::store::{CommitInfo, ExpectedVersion, Head, StoreError, named};
-use crate::subject::{AggregateId, EventType, Identity};
+use crate::subject::{AggregateId, EventType};
 
 /// As many events as most commits have, or more.
 const USUAL_EVENTS: usize = 4;
@@ -34,22 +36,17 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// to a stage that may not follow, [`RepositoryError::Store`]. Nothing is stored then, except after [`StoreError::OutcomeUnknown`] and
     /// [`StoreError::Closed`], when it may be.
     #[tracing::instrument(level = "debug", skip_all, fields(
-        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome))]
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome, attempts))]
     pub async fn save(
         &self,
         aggregate: &A,
         events: Vec<A::Event>,
         options: impl Into<SaveOptions>,
     ) -> Result<AggregateMetadata, RepositoryError> {
-        let options = options.into();
-        let key = aggregate.id().to_aggregate_id()?;
-        let result = self.save_events(aggregate.id(), &key, &events, &options).await;
-        self.trace(&key, &result);
-        let loaded = result?;
-        if options.create_snapshot {
-            Box::pin(self.snapshot_asked_for(&key, &loaded)).await;
-        }
-        Ok(self.describe(&key, &loaded))
+        let begun = Instant::now();
+        let result = self.save_events(aggregate.id(), &events, &options.into()).await;
+        observe::saved(begun, &result);
+        result
     }
 
     /// Marks the aggregate as deleted, by a tombstone at the end of its history. Loading it says then that it is not
@@ -61,20 +58,52 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// # Errors
     /// [`RepositoryError::NotFound`] when it does not exist; else as [`save`](Self::save).
     #[tracing::instrument(level = "debug", skip_all, fields(
-        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome))]
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, version, position, outcome, attempts))]
     pub async fn delete(
         &self,
         id: &A::Id,
         options: impl Into<SaveOptions>,
     ) -> Result<AggregateMetadata, RepositoryError> {
-        let options = options.into();
-        let key = id.to_aggregate_id()?;
+        let begun = Instant::now();
+        let result = self.bury(id, &options.into()).await;
+        observe::saved(begun, &result);
+        result
+    }
+
+    async fn save_events(
+        &self,
+        id: &A::Id,
+        events: &[A::Event],
+        options: &SaveOptions,
+    ) -> Result<AggregateMetadata, RepositoryError> {
+        let key = self.key_of(id)?;
+        if events.is_empty() {
+            return Err(RepositoryError::NoEvents);
+        }
+        let info = options.info()?;
+        let saved = self
+            .attempts(id, &key, (options.expected_version, Freshness::Current), |base| {
+                self.decided(&key, base, events, &info)
+            })
+            .await?;
+        if options.create_snapshot {
+            Box::pin(self.snapshot_asked_for(&key, &saved)).await;
+        }
+        Ok(self.describe(&key, &saved))
+    }
+
+    async fn bury(
+        &self,
+        id: &A::Id,
+        options: &SaveOptions,
+    ) -> Result<AggregateMetadata, RepositoryError> {
+        let key = self.key_of(id)?;
         let expected = match options.expected_version {
             ExpectedVersion::NoStream => ExpectedVersion::Any,
             other => other,
         };
         let tombstone = [(EventType::new(TOMBSTONE)?, 1, &())];
-        let result = self
+        let buried = self
             .attempts(id, &key, (expected, Freshness::Latest), |mut base| {
                 if !base.exists() {
                     return Err(self.not_found(&key, &base));
@@ -83,27 +112,8 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
                 Arc::make_mut(&mut base).bury()?;
                 self.encoded(&key, &head, &options.info()?, tombstone.iter().cloned(), base)
             })
-            .await;
-        self.trace(&key, &result);
-        let deleted = result?;
-        Ok(self.describe(&key, &deleted))
-    }
-
-    async fn save_events(
-        &self,
-        id: &A::Id,
-        key: &AggregateId,
-        events: &[A::Event],
-        options: &SaveOptions,
-    ) -> Result<Arc<Loaded<A>>, RepositoryError> {
-        if events.is_empty() {
-            return Err(RepositoryError::NoEvents);
-        }
-        let info = options.info()?;
-        self.attempts(id, key, (options.expected_version, Freshness::Current), |base| {
-            self.decided(key, base, events, &info)
-        })
-        .await
+            .await?;
+        Ok(self.describe(&key, &buried))
     }
 
     /// Loads what the expectation asks for, prepares a commit on it and stores it; again and again if nothing in
@@ -116,20 +126,22 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         prepare: impl Fn(Arc<Loaded<A>>) -> Result<Prepared<A>, RepositoryError>,
     ) -> Result<Arc<Loaded<A>>, RepositoryError> {
         let mut conflict = None;
-        let mut attempts = if expected.is_any() { ANY_ATTEMPTS } else { 1 };
+        let most = if expected.is_any() { ANY_ATTEMPTS } else { 1 };
+        let mut attempts = 0;
         loop {
+            attempts += 1;
+            tracing::Span::current().record("attempts", attempts);
             let base = match conflict.take() {
                 None => self.base(id, key, expected, freshness).await?,
                 // Boxed like all that a save seldom needs, because it would make the future of every save large.
                 Some(before) => Box::pin(self.overtaken(id, key, before)).await?,
             };
-            attempts -= 1;
             let (version, position) = (base.head.version, base.head.position);
             // Whoever describes what is stored needs the CID of its state.
             let meanwhile = |loaded: &Loaded<A>| _ = loaded.state_cid(self.context.format());
             let prepared = prepare(base)?;
             match self.commit(key, prepared, meanwhile).await {
-                Err(StoreError::Conflict { .. }) if attempts > 0 => conflict = Some(position),
+                Err(StoreError::Conflict { .. }) if attempts < most => conflict = Some(position),
                 Err(StoreError::Conflict { .. }) => {
                     return Err(Box::pin(self.explained(key, version)).await);
                 }
@@ -223,16 +235,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
             result
         })
         .await;
-        metrics::histogram!("cim_save_seconds").record(begun.elapsed().as_secs_f64());
-        let stored = match result {
-            Ok(stored) => stored,
-            Err(error) => {
-                metrics::counter!("cim_saves_total", "outcome" => "error").increment(1);
-                self.forget(key);
-                return Err(error);
-            }
-        };
-        metrics::counter!("cim_saves_total", "outcome" => "ok").increment(1);
+        let stored = result.inspect_err(|_| self.forget(key))?;
         Arc::make_mut(&mut loaded).head.position = stored.last;
         self.remember(key, &loaded, begun);
         self.keep(key, &loaded);
@@ -252,21 +255,6 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
         match self.context.overtaken(&self.aggregate, key, expected).await {
             Ok(actual) => RepositoryError::VersionConflict { expected, actual },
             Err(error) => error.into(),
-        }
-    }
-
-    fn trace(&self, key: &AggregateId, result: &Result<Arc<Loaded<A>>, RepositoryError>) {
-        let span = tracing::Span::current();
-        span.record("id", tracing::field::display(key));
-        match result {
-            Ok(loaded) => {
-                span.record("version", loaded.head.version);
-                span.record("position", loaded.head.position.get());
-                span.record("outcome", "stored");
-            }
-            Err(error) => {
-                span.record("outcome", tracing::field::display(error));
-            }
         }
     }
 }

@@ -7,13 +7,13 @@ use cid::Cid;
 use super::load::Rules;
 use super::loaded::Loaded;
 use super::record::{self, Unusable};
-use super::{Aggregate, Freshness, Repository, RepositoryError};
+use super::{Aggregate, Freshness, Repository, RepositoryError, observe};
 use crate::backend::{BackendError, ReadFrom};
 use crate::event::NonEmpty;
 use crate::ipld::{Block, BlockFormat};
 use crate::state::{Change, Expected, Key, KeyWrite, Offer};
 use crate::store::StoreError;
-use crate::subject::{AggregateId, Identity, Pattern};
+use crate::subject::{AggregateId, Pattern};
 
 impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// Takes a snapshot of the newest state and returns the CID of its block.
@@ -24,13 +24,18 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     /// # Errors
     /// [`RepositoryError::NotFound`]; [`RepositoryError::State`] when the state cannot be encoded;
     /// [`RepositoryError::Store`].
+    #[tracing::instrument(level = "debug", skip_all, fields(
+        context = %self.context.scheme().context(), aggregate = %self.aggregate, id, outcome))]
     pub async fn create_snapshot(&self, id: &A::Id) -> Result<Cid, RepositoryError> {
-        let key = id.to_aggregate_id()?;
-        let loaded = self.current(id, &key, Rules::of(Freshness::Latest)).await?;
-        if !loaded.exists() {
-            return Err(self.not_found(&key, &loaded));
-        }
-        self.write_snapshot(&key, &loaded).await
+        observe::operation("create_snapshot", async {
+            let key = self.key_of(id)?;
+            let loaded = self.current(id, &key, Rules::of(Freshness::Latest)).await?;
+            if !loaded.exists() {
+                return Err(self.not_found(&key, &loaded));
+            }
+            self.write_snapshot(&key, &loaded).await
+        })
+        .await
     }
 
     /// Takes the snapshot that was asked for with a commit. Without it the commit is stored all the same, and whoever were told

@@ -1,16 +1,17 @@
 //! One call from loading to the commit: decide on the newest state, store, try again when others were first.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::load::Rules;
 use super::loaded::Loaded;
 use super::{
     Aggregate, Freshness, Handle, IntoDecision, Repository, RepositoryError, TransactError,
-    TransactOptions,
+    TransactOptions, observe,
 };
 use crate::backend::Position;
 use crate::store::StoreError;
-use crate::subject::{AggregateId, Identity};
+use crate::subject::AggregateId;
 
 /// What a transaction came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,21 +118,9 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     where
         D: IntoDecision<A::Event>,
     {
-        let mut attempts = 1;
+        let (begun, mut attempts) = (Instant::now(), 1);
         let result = self.decided_and_stored(id, &options, &mut attempts, &mut decide).await;
-        let span = tracing::Span::current();
-        span.record("attempts", attempts);
-        match &result {
-            Ok(done) => {
-                span.record("version", done.version);
-                span.record("position", done.position.get());
-                span.record("outcome", if done.events > 0 { "stored" } else { "nothing to do" });
-            }
-            Err(TransactError::Rejected(_)) => drop(span.record("outcome", "rejected")),
-            Err(TransactError::Repository(error)) => {
-                span.record("outcome", tracing::field::display(error));
-            }
-        }
+        observe::transacted(begun, &result, attempts);
         result
     }
 
@@ -145,8 +134,7 @@ impl<A: Aggregate + Send + Sync + 'static> Repository<A> {
     where
         D: IntoDecision<A::Event>,
     {
-        let key = id.to_aggregate_id().map_err(RepositoryError::from)?;
-        tracing::Span::current().record("id", tracing::field::display(&key));
+        let key = self.key_of(id)?;
         let (mut freshness, mut conflict) = (options.freshness, None);
         loop {
             let base = match conflict.take() {
