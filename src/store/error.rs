@@ -36,6 +36,9 @@ impl IntegrityError {
     fn advice(&self) -> &'static str {
         match self {
             Self::Block(BlockError::UnsupportedCid { .. } | BlockError::UnknownFormat { .. }) => "",
+            Self::Block(BlockError::NoCid) => {
+                "; keep it false where events were written so, else compare the event with a copy of the stream"
+            }
             _ => "; compare it with a copy of the stream",
         }
     }
