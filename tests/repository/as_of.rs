@@ -196,8 +196,9 @@ async fn more_than_one_answer_holds() {
         pay_in(&writer, &many(7), 1).await;
         writer.delete(&Path(many(8)), SaveOptions::default()).await.unwrap();
         let reader = place.branches().await;
+        let pattern = place.text("cim.events.bank.branch.many.*");
         let as_of = async |bound| {
-            let rows = at(&reader, Some("cim.events.bank.branch.many.*"), bound).await;
+            let rows = at(&reader, Some(&pattern), bound).await;
             (rows.len(), rows[&many(7)], rows.contains_key(&many(8)))
         };
         assert_eq!(as_of(Bound::Position(opened)).await, (COUNT, (7, 1), true));

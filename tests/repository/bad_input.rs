@@ -6,7 +6,8 @@ use cim_persistence::event::{DomainEvent, InvalidMetadata, Metadata, Tag};
 use cim_persistence::ipld::{BlockError, ChainError, Codec, Hash, cid_of};
 use cim_persistence::prelude::Aggregate;
 use cim_persistence::repository::{LoadOptions, Repository, RepositoryError, SaveOptions};
-use cim_persistence::store::{ExpectedVersion, IntegrityError, StoreError};
+use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::store::{Context, ExpectedVersion, IntegrityError, StoreError};
 use ipld_core::ipld::Ipld;
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +17,10 @@ use crate::domain::{
 
 #[tokio::test]
 async fn ids_that_cannot_be_are_refused_without_the_server() {
-    let mut lab = Lab::start().await;
-    let accounts = lab.accounts().await;
-    lab.server.kill();
+    let mut server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let bank = Context::connect(server.url(), "bank").await.unwrap();
+    let accounts = Repository::<Account>::of(&bank).unwrap();
+    server.kill();
     let too_long = "x".repeat(129);
     for (id, wanted) in [
         ("", "id is empty; give it at least one character"),
@@ -100,7 +102,7 @@ async fn ids_of_any_other_text_come_back_unchanged_and_do_not_meet() {
 
 #[tokio::test]
 async fn payload_over_the_servers_limit_is_refused_with_both_sizes() {
-    let lab = Lab::start().await;
+    let lab = Lab::alone().await;
     let accounts = lab.accounts().await;
     let large = || opened(&"x".repeat(1024 * 1024));
     // In a message of its own, and as the last of a batch.
@@ -287,8 +289,7 @@ async fn metadata_of_any_text_never_becomes_a_header() {
     accounts.save(&account("a"), vec![opened("Ada")], options).await.unwrap();
     let history = accounts.get_history(&"a".into(), None, None).await.unwrap();
     assert_eq!(history[0].metadata().get("note"), Some(value));
-    let stream = lab.jetstream().await.get_stream("CIM-EVENTS-bank").await.unwrap();
-    let message = stream.get_raw_message(1).await.unwrap();
+    let message = lab.events().await.get_raw_message(1).await.unwrap();
     assert!(message.headers.iter().all(|(name, _)| name.as_ref() as &str != "note"));
 }
 
@@ -317,10 +318,9 @@ async fn forge(lab: &Lab, subject: &str, headers: HeaderMap, payload: bytes::Byt
 
 /// The first message of a bank on another server, where an account of this id has two events of its own.
 async fn message_of_elsewhere(id: &str, sequence: u64) -> (HeaderMap, bytes::Bytes) {
-    let elsewhere = Lab::start().await;
+    let elsewhere = Lab::alone().await;
     deposit_times(&elsewhere.accounts().await, id, 2).await;
-    let stream = elsewhere.jetstream().await.get_stream("CIM-EVENTS-bank").await.unwrap();
-    let message = stream.get_raw_message(sequence).await.unwrap();
+    let message = elsewhere.events().await.get_raw_message(sequence).await.unwrap();
     // Stored with the message, the expectation of there would be one of here.
     let guard = "Nats-Expected-Last-Subject-Sequence";
     (headers_without(&message.headers, guard), message.payload)
@@ -333,7 +333,7 @@ fn headers_without(headers: &HeaderMap, name: &str) -> HeaderMap {
 
 /// What loading and verifying say of an account of two events that a third message follows.
 async fn found(headers: HeaderMap, payload: bytes::Bytes) -> IntegrityError {
-    let lab = Lab::start().await;
+    let lab = Lab::alone().await;
     deposit_times(&lab.accounts().await, "a", 2).await;
     forge(&lab, "cim.events.bank.account.a", headers, payload).await;
     let fresh = lab.accounts().await;
@@ -413,7 +413,7 @@ async fn an_event_of_another_codec_or_wire_format_says_what_reads_it() {
                 .to_owned(),
         ),
     ] {
-        let lab = Lab::start().await;
+        let lab = Lab::alone().await;
         let accounts = lab.accounts().await;
         let mut headers = HeaderMap::new();
         headers.insert("Cim-Cid", cid.to_string());
@@ -425,7 +425,7 @@ async fn an_event_of_another_codec_or_wire_format_says_what_reads_it() {
 
 #[tokio::test]
 async fn replaced_history_is_found_by_its_links() {
-    let lab = Lab::start().await;
+    let lab = Lab::alone().await;
     deposit(&lab.accounts().await, "a", 1).await;
     // The second event of another history, whose first event is another one.
     let (headers, payload) = message_of_elsewhere("a", 2).await;

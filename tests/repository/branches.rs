@@ -155,4 +155,12 @@ impl Place {
     pub(crate) async fn branches(&self) -> Branches {
         self.process(&bank()).await
     }
+
+    /// A text that names the bank, with the name that it has in this place.
+    pub(crate) fn text(&self, text: &str) -> String {
+        match self {
+            Self::Memory(_) => text.to_owned(),
+            Self::Server(lab) => lab.text(text),
+        }
+    }
 }

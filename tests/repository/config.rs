@@ -25,7 +25,7 @@ fn named() -> NatsRepositoryConfig {
 
 #[tokio::test]
 async fn streams_buckets_and_subjects_have_the_names_that_are_configured() {
-    let lab = Lab::start().await;
+    let lab = Lab::alone().await;
     let accounts = lab.accounts_with(&named()).await;
     let options = SaveOptions { create_snapshot: true, ..SaveOptions::default() };
     let saved = accounts.save(&account("a"), vec![opened("Ada")], options).await.unwrap();
@@ -66,8 +66,7 @@ async fn without_ipld_everything_works_on_plain_json() {
     let events = vec![opened("Ada"), deposited(5)];
     let saved = accounts.save(&account("a"), events, SaveOptions::default()).await.unwrap();
     assert_eq!((saved.head_cid, saved.state_cid), (None, None));
-    let stream = lab.jetstream().await.get_stream("CIM-EVENTS-bank").await.unwrap();
-    let message = stream.get_raw_message(2).await.unwrap();
+    let message = lab.events().await.get_raw_message(2).await.unwrap();
     assert!(message.headers.get("Cim-Cid").is_none());
     assert!(message.headers.get("Cim-Previous").is_none());
     let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
@@ -142,7 +141,7 @@ async fn cache_of_no_size_answers_nothing() {
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_before_anything_is_made() {
-    let lab = Lab::start().await;
+    let lab = Lab::alone().await;
     let connection = lab.connection().await;
     let refused = async |config: NatsRepositoryConfig| {
         Context::provision(&connection, &config).await.unwrap_err().to_string()
@@ -190,7 +189,7 @@ async fn durability_that_is_required_is_required_of_a_client_of_the_services_own
 
 #[tokio::test]
 async fn replicas_that_the_server_cannot_hold_are_an_error() {
-    let lab = Lab::start().await;
+    let lab = Lab::alone().await;
     let connection = lab.connection().await;
     let config = NatsRepositoryConfig { replicas: 3, ..bank() };
     let error = Context::provision(&connection, &config).await.unwrap_err();

@@ -296,15 +296,13 @@ async fn kept_state_is_used_when_a_replica_is_behind_the_events_after_it() {
 
 /// Puts the first events of the bank into a stream of its own name that is made anew, as a restore does.
 async fn restore_first(lab: &Lab, events: u64) {
-    const STREAM: &str = "CIM-EVENTS-bank";
-    let jetstream = lab.jetstream().await;
-    let stream = jetstream.get_stream(STREAM).await.unwrap();
+    let (jetstream, stream) = (lab.jetstream().await, lab.events().await);
     let config = stream.cached_info().config.clone();
     let mut saved = Vec::new();
     for sequence in 1..=events {
         saved.push(stream.get_raw_message(sequence).await.unwrap());
     }
-    jetstream.delete_stream(STREAM).await.unwrap();
+    jetstream.delete_stream(&config.name).await.unwrap();
     jetstream.create_stream(config).await.unwrap();
     for message in saved {
         let mut headers = HeaderMap::new();

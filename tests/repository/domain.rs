@@ -5,9 +5,11 @@ use cim_persistence::backend::nats::Connection;
 use cim_persistence::event::DomainEvent;
 use cim_persistence::prelude::*;
 use cim_persistence::repository::{AggregateMetadata, Repository};
-use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::server::{PrivateServer, Server, ServerConfig};
 use cim_persistence::store::{Context, ExpectedVersion, NatsRepositoryConfig};
 use serde::{Deserialize, Serialize};
+
+use crate::test_server::TestServer;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Account {
@@ -75,14 +77,25 @@ impl Handle<Withdraw> for Account {
     }
 }
 
-/// A server of the test's own.
+/// A server, and the contexts on it that are the test's own.
 pub(crate) struct Lab {
-    pub(crate) server: PrivateServer,
+    pub(crate) server: TestServer,
 }
 
 impl Lab {
     pub(crate) async fn start() -> Self {
-        Self { server: PrivateServer::start(ServerConfig::Single).await.unwrap() }
+        Self { server: TestServer::start().await }
+    }
+
+    /// On a server of its own, for tests of its settings, of all that it holds, and of banks that differ in their server only.
+    pub(crate) async fn alone() -> Self {
+        let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+        Self { server: TestServer::on(Server::Private(server)) }
+    }
+
+    /// A text that names the bank, with the name that it has on this server.
+    pub(crate) fn text(&self, text: &str) -> String {
+        text.replace("bank", &self.server.name("bank"))
     }
 
     pub(crate) async fn connection(&self) -> Connection {
@@ -91,7 +104,12 @@ impl Lab {
 
     /// What a process of its own has: a connection, a committer and caches that nobody shares.
     pub(crate) async fn process(&self, config: &NatsRepositoryConfig) -> Context {
-        Context::provision(&self.connection().await, config).await.unwrap()
+        Context::provision(&self.connection().await, &self.config(config)).await.unwrap()
+    }
+
+    /// The same for the context's name on this server.
+    pub(crate) fn config(&self, config: &NatsRepositoryConfig) -> NatsRepositoryConfig {
+        NatsRepositoryConfig { context: self.server.name(&config.context), ..config.clone() }
     }
 
     /// The accounts as a process of its own sees them.
@@ -107,14 +125,19 @@ impl Lab {
         async_nats::jetstream::new(async_nats::connect(self.server.url()).await.unwrap())
     }
 
+    /// The bucket that is called so on a private server.
     pub(crate) async fn bucket(&self, name: &str) -> async_nats::jetstream::kv::Store {
-        self.jetstream().await.get_key_value(name).await.unwrap()
+        self.jetstream().await.get_key_value(self.text(name)).await.unwrap()
     }
 
-    /// How many messages the event stream of the bank holds.
+    /// The event stream of the bank.
+    pub(crate) async fn events(&self) -> async_nats::jetstream::stream::Stream {
+        self.jetstream().await.get_stream(self.text("CIM-EVENTS-bank")).await.unwrap()
+    }
+
+    /// How many messages it holds.
     pub(crate) async fn stored(&self) -> u64 {
-        let jetstream = self.jetstream().await;
-        jetstream.get_stream("CIM-EVENTS-bank").await.unwrap().cached_info().state.messages
+        self.events().await.cached_info().state.messages
     }
 }
 

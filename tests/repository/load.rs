@@ -46,9 +46,9 @@ async fn state_as_of_a_time_is_that_of_the_last_event_at_or_before_it() {
     let lab = Lab::start().await;
     let connection = lab.connection().await;
     lab.process(&bank()).await;
-    let hands = Arc::new(Hands::default());
-    let ports = Ports { clock: Arc::clone(&hands) as _, ..Ports::nats(&connection, &bank()) };
-    let accounts = Repository::<Account>::of(&Context::on(ports, &bank()).unwrap()).unwrap();
+    let (hands, bank) = (Arc::new(Hands::default()), lab.config(&bank()));
+    let ports = Ports { clock: Arc::clone(&hands) as _, ..Ports::nats(&connection, &bank) };
+    let accounts = Repository::<Account>::of(&Context::on(ports, &bank).unwrap()).unwrap();
     for second in [10, 20, 30] {
         hands.0.store(second, Ordering::SeqCst);
         deposit(&accounts, "a", 1).await;

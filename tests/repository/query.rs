@@ -62,7 +62,7 @@ async fn pattern_tags_order_and_part_of_it() {
                     ("branch.eu.rome.>", &[]),
                     ("*.us.>", &["us.a b"]),
                 ] {
-                    let options = with(of(pattern));
+                    let options = with(of(&place.text(pattern)));
                     assert_eq!(found(branches, &options).await, wanted, "{pattern}");
                 }
                 let tags = |tags: &[&str]| QueryOptions {

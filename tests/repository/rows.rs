@@ -16,7 +16,7 @@ type Anyhow = Result<(), Box<dyn std::error::Error>>;
 async fn c1_to_c7_compile_and_work_as_they_are_written() -> Anyhow {
     let lab = Lab::start().await;
     let client = async_nats::connect(lab.server.url()).await?;
-    let config = NatsRepositoryConfig::default();
+    let config = lab.config(&NatsRepositoryConfig::default());
     let repository =
         NatsRepository::<Account>::new(client.clone(), config.clone(), "MyAggregate".to_string())
             .await?;
@@ -62,14 +62,14 @@ async fn c1_to_c7_compile_and_work_as_they_are_written() -> Anyhow {
 #[tokio::test]
 async fn the_shorter_way_of_connecting_gives_the_same() -> Anyhow {
     let lab = Lab::start().await;
-    let shop = Context::connect(lab.server.url(), "shop").await?;
+    let shop = Context::connect(lab.server.url(), &lab.server.name("shop")).await?;
     let accounts = NatsRepository::<Account>::of(&shop)?
         .with_snapshots(SnapshotPolicy::Every(NonZeroU64::new(2).expect("2 is not 0")));
     accounts.save(&account("a"), vec![opened("Ada")], SaveOptions::default()).await?;
     let client = async_nats::connect(lab.server.url()).await?;
     let same = NatsRepository::<Account>::new(
         client,
-        NatsRepositoryConfig::for_context("shop"),
+        NatsRepositoryConfig::for_context(lab.server.name("shop")),
         "account".to_string(),
     )
     .await?;

@@ -167,7 +167,7 @@ async fn what_save_reports_is_what_load_reports() {
     assert_eq!(saved.aggregate_type.as_str(), "account");
     assert_eq!(saved.version, 2);
     assert_eq!(saved.position.get(), 2);
-    assert_eq!(saved.subject.as_str(), "cim.aggregates.bank.account.a=2Eb.state");
+    assert_eq!(saved.subject.as_str(), lab.text("cim.aggregates.bank.account.a=2Eb.state"));
     // Another process knows nothing but what is stored.
     for accounts in [&accounts, &lab.accounts().await, &lab.accounts_with(&bank()).await] {
         let (_, loaded) = accounts.load(&"a.b".into(), LoadOptions::default()).await.unwrap();
