@@ -42,6 +42,7 @@ async fn events_are_given_again_until_any_is_appended() {
         append(&context, ("aircraft", "N1"), ("departed", 1), json!({"delay": 40})).await;
         let optimizer = QueryOptimizer::new(&context);
         let text = "subject:cim.events.flights.aircraft.*.departed AND data.delay > 30";
+        let text = &crate::domain::text(&context, text);
         assert_eq!(ask(&optimizer, text).await, (1, false, 2));
         assert_eq!(ask(&optimizer, text).await, (1, true, 1));
         append(&context, ("aircraft", "N1"), ("departed", 1), json!({"delay": 50})).await;

@@ -8,13 +8,14 @@ use cim_persistence::event::NonEmpty;
 use cim_persistence::event_log::MemoryLog;
 use cim_persistence::query::{IndexStrategy, QueryHint, QueryOptimizer, QueryResult};
 use cim_persistence::read_model::{ReadModel, ReadModelStore};
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::state::MemoryKeyValue;
 use cim_persistence::store::{CommitInfo, NewEvent, Ports};
 use cim_persistence::subject::{AggregateId, AggregateType, EventType, InvalidToken};
 use cim_persistence::{Context, ExpectedVersion, NatsRepositoryConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::test_server::TestServer;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Board {
@@ -60,11 +61,16 @@ pub(crate) fn in_memory() -> Context {
     Context::on(ports, &NatsRepositoryConfig::for_context("flights")).unwrap()
 }
 
-/// A context on a server and one in memory. The server ends with the value.
-pub(crate) async fn places() -> ([Context; 2], PrivateServer) {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let remote = Context::connect(server.url(), "flights").await.unwrap();
+/// A context on a server and one in memory. The first one is gone with the server.
+pub(crate) async fn places() -> ([Context; 2], TestServer) {
+    let server = TestServer::start().await;
+    let remote = Context::connect(server.url(), &server.name("flights")).await.unwrap();
     ([remote, in_memory()], server)
+}
+
+/// A text that names the context `flights`, with the name of this one.
+pub(crate) fn text(context: &Context, text: &str) -> String {
+    text.replace("flights", context.scheme().context().as_str())
 }
 
 /// Appends an event and returns its position.

@@ -5,7 +5,7 @@ use cim_persistence::clock::Timestamp;
 use cim_persistence::query::{IndexStrategy, QueryHint, QueryOptimizer, TimeRange};
 use serde_json::json;
 
-use crate::domain::{append, found, in_memory, keys, places};
+use crate::domain::{append, found, in_memory, keys, places, text};
 
 const LATE: &str =
     "subject:cim.events.flights.aircraft.*.departed AND data.delay > 30 ORDER BY -position LIMIT 5";
@@ -28,15 +28,15 @@ async fn every_way_finds_the_same_events() {
         fly(&context).await;
         let optimizer = QueryOptimizer::new(&context);
         for strategy in [None, Some(IndexStrategy::SubjectPattern), Some(IndexStrategy::FullScan)] {
-            let found = found(&optimizer, LATE, strategy).await;
+            let found = found(&optimizer, &text(&context, LATE), strategy).await;
             let delays: Vec<_> =
                 found.iter().map(|event| &event.document["data"]["delay"]).collect();
             assert_eq!(delays, [300, 290, 280, 270, 260], "{strategy:?}");
-            assert_eq!(found[0].key, "cim.events.flights.aircraft.N0");
+            assert_eq!(found[0].key, text(&context, "cim.events.flights.aircraft.N0"));
             assert_eq!(found[0].document["position"], found[0].revision);
         }
         let second = "subject:cim.events.flights.aircraft.N1.departed.v2 LIMIT 2";
-        let second = found(&optimizer, second, None).await;
+        let second = found(&optimizer, &text(&context, second), None).await;
         let delays: Vec<_> = second.iter().map(|event| &event.document["data"]["delay"]).collect();
         assert_eq!(delays, [10, 70]);
     }
@@ -88,8 +88,8 @@ async fn a_time_range_means_the_same_by_every_way() {
         ] {
             let time_range = Some(TimeRange { from, until: Some(until) });
             let hint = QueryHint { strategy: Some(strategy), time_range, ..QueryHint::default() };
-            let text = "subject:cim.events.flights.aircraft.>";
-            let plan = optimizer.create_plan(text, hint).await.unwrap();
+            let text = text(&context, "subject:cim.events.flights.aircraft.>");
+            let plan = optimizer.create_plan(&text, hint).await.unwrap();
             let (found, measured) = optimizer.execute_plan(&plan).await.unwrap();
             let positions: Vec<_> = found.iter().map(|event| event.revision).collect();
             assert_eq!(positions, wanted, "{strategy}");
@@ -107,8 +107,8 @@ async fn a_range_without_events_has_an_end() {
         for strategy in [None, Some(IndexStrategy::TimeSeries)] {
             let time_range = Some(TimeRange { from, until: None });
             let hint = QueryHint { strategy, time_range, ..QueryHint::default() };
-            let text = "subject:cim.events.flights.>";
-            let plan = QueryOptimizer::new(&context).create_plan(text, hint).await.unwrap();
+            let text = text(&context, "subject:cim.events.flights.>");
+            let plan = QueryOptimizer::new(&context).create_plan(&text, hint).await.unwrap();
             let (found, _) = QueryOptimizer::new(&context).execute_plan(&plan).await.unwrap();
             assert_eq!(found, []);
         }
