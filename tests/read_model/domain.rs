@@ -14,6 +14,8 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::test_server::TestServer;
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Board {
     pub(crate) origin: String,
@@ -41,7 +43,7 @@ pub(crate) fn board(origin: &str, carrier: &str, flight: u32) -> Board {
 pub(crate) struct Place {
     pub(crate) name: &'static str,
     pub(crate) bucket: Arc<dyn KeyValue>,
-    pub(crate) server: Option<PrivateServer>,
+    pub(crate) server: Option<TestServer>,
 }
 
 impl Place {
@@ -60,16 +62,27 @@ impl Place {
 
 /// A bucket on a server and one in memory.
 pub(crate) async fn places() -> [Place; 2] {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let connection = Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap();
-    let config = NatsRepositoryConfig::for_context("flights");
-    let context = Context::provision(&connection, &config).await.unwrap();
-    let bucket = Arc::clone(context.read_models());
+    let server = TestServer::start().await;
+    let bucket = bucket(server.url(), server.name("flights")).await;
     let memory = Arc::new(MemoryKeyValue::new("readmodels"));
     [
         Place { name: "server", bucket, server: Some(server) },
         Place { name: "memory", bucket: memory, server: None },
     ]
+}
+
+/// A bucket on a server that may be killed.
+pub(crate) async fn place_to_kill() -> (Place, PrivateServer) {
+    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let bucket = bucket(server.url(), "flights".to_owned()).await;
+    (Place { name: "server", bucket, server: None }, server)
+}
+
+async fn bucket(url: &str, context: String) -> Arc<dyn KeyValue> {
+    let connection = Connection::connect(&ConnectionConfig::new(url)).await.unwrap();
+    let config = NatsRepositoryConfig::for_context(context);
+    let context = Context::provision(&connection, &config).await.unwrap();
+    Arc::clone(context.read_models())
 }
 
 /// Stores any document under any key, as another client may.

@@ -13,7 +13,7 @@ use cim_persistence::subject::{AggregateId, InvalidToken};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
-use crate::domain::{Board, Place, board, places, point, put};
+use crate::domain::{Board, Place, board, place_to_kill, places, point, put};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -268,13 +268,13 @@ async fn a_switch_of_generations_is_seen_whole_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_outlives_its_server_and_says_so_meanwhile() {
-    let [mut place, _] = places().await;
+    let (place, mut server) = place_to_kill().await;
     let store = place.store();
     for flight in 0..20 {
         store.save(&board("JFK", "B6", flight)).await.unwrap();
     }
     let view = view_of(&place, "board.>").await;
-    place.server.as_mut().unwrap().kill();
+    server.kill();
     assert_eq!(view.equal("carrier", "B6").unwrap().len(), 20);
     let behind = view.catch_up(Duration::from_millis(100)).await;
     assert!(behind.is_err(), "{behind:?}");
@@ -282,7 +282,7 @@ async fn a_view_outlives_its_server_and_says_so_meanwhile() {
         tokio::task::yield_now().await;
     }
     assert!(view.staleness().age > Duration::from_millis(100));
-    place.server.as_mut().unwrap().restart().await.unwrap();
+    server.restart().await.unwrap();
     while store.save(&late("JFK", "B6", 3, 9)).await.is_err() {}
     while view.catch_up(PATIENCE).await.is_err() {}
     assert_eq!(view.equal("delay", 9).unwrap().len(), 1);

@@ -189,9 +189,9 @@ async fn a_document_of_another_shape_is_its_own_error() {
 async fn a_plain_client_reads_a_model_as_plain_json() {
     let [place, _] = places().await;
     place.store().save(&board("JFK", "B6", 1)).await.unwrap();
-    let client = async_nats::connect(place.server.as_ref().unwrap().url()).await.unwrap();
-    let jetstream = async_nats::jetstream::new(client);
-    let bucket = jetstream.get_key_value("cim-readmodels-flights").await.unwrap();
+    let server = place.server.as_ref().unwrap();
+    let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let bucket = jetstream.get_key_value(server.name("cim-readmodels-flights")).await.unwrap();
     let value = bucket.get("board.JFK.B6.1").await.unwrap().unwrap();
     let text = r#"{"origin":"JFK","carrier":"B6","flight":1,"delay":0}"#;
     assert_eq!(value, text.as_bytes());

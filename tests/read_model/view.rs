@@ -9,7 +9,7 @@ use cim_persistence::specification::{SearchOptions, field};
 use cim_persistence::state::Key;
 use serde_json::{Value, json};
 
-use crate::domain::{Board, board, places, point, put};
+use crate::domain::{Board, board, place_to_kill, places, point, put};
 
 fn worst() -> ViewDefinition {
     let options = SearchOptions::default().order_by("-delay").unwrap().fields(["delay"]).limit(2);
@@ -183,13 +183,12 @@ async fn a_result_that_cannot_be_computed_is_a_failure_until_it_can() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keeper_outlives_its_server() {
-    let [mut place, _] = places().await;
+    let (place, mut server) = place_to_kill().await;
     let store = place.store();
     let _keeper = ViewKeeper::start(&store);
     store.create_view("worst", worst()).await.unwrap();
     store.save(&late(1, 10)).await.unwrap();
     up_to_date(&store, "worst").await;
-    let server = place.server.as_mut().unwrap();
     server.kill();
     server.restart().await.unwrap();
     while store.save(&late(2, 20)).await.is_err() {}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cim_persistence::read_model::{ModelChange, ModelPattern, ReadModel, ReadModelError};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::domain::{Board, board, places};
+use crate::domain::{Board, board, place_to_kill, places};
 
 #[tokio::test]
 async fn what_is_there_comes_first_and_then_every_change() {
@@ -46,7 +46,7 @@ async fn a_model_of_another_shape_does_not_end_the_watch() {
 /// A watcher that nobody polled while the server was killed and restarted still sees how every model ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_survives_restarts_without_being_polled() {
-    let [mut place, _] = places().await;
+    let (place, mut server) = place_to_kill().await;
     let store = place.store();
     let boards = store.of::<Board>();
     let mut changes = boards.watch(&ModelPattern::all("board")).unwrap();
@@ -54,7 +54,6 @@ async fn a_watch_survives_restarts_without_being_polled() {
     for flight in 0..50 {
         store.save(&board("JFK", "B6", flight)).await.unwrap();
     }
-    let server = place.server.as_mut().unwrap();
     server.kill();
     server.restart().await.unwrap();
     for flight in 25..75 {
