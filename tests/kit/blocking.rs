@@ -14,7 +14,6 @@ use cim_persistence::event_log::MemoryLog;
 use cim_persistence::prelude::*;
 use cim_persistence::projection::ProjectionOptions;
 use cim_persistence::read_model::{ExpectedRevision, SaveModel};
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::specification::{SearchOptions, field};
 use cim_persistence::store::{
     CommitInfo, EventFilter, ExpectedVersion, NatsRepositoryConfig, NewEvent, Ports, StoreError,
@@ -28,6 +27,7 @@ use cim_persistence::{
 use futures::StreamExt;
 
 use super::domain::{AlreadyLent, Book, BookEvent, Lend, Reader, Readers, lent};
+use super::test_server::TestServer;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -148,19 +148,20 @@ fn everything_works_outside_of_a_runtime() {
 fn everything_works_on_a_server_and_what_runs_can_be_stopped() {
     within_patience(|| {
         let runtime = Runtime::start().unwrap();
-        let server = runtime.wait(PrivateServer::start(ServerConfig::Single)).unwrap();
-        let library = Context::connect(&runtime, server.url(), "library").unwrap();
+        let server = runtime.wait(TestServer::start());
+        let library = Context::connect(&runtime, server.url(), &server.name("library")).unwrap();
         use_everything(&library);
 
         // Another way to open it, for another process.
+        let config = NatsRepositoryConfig::for_context(server.name("library"));
         let connection =
             Context::connection(&runtime, &ConnectionConfig::new(server.url())).unwrap();
-        let another = Context::open(&runtime, &connection, &config()).unwrap();
+        let another = Context::open(&runtime, &connection, &config).unwrap();
         let running = another.start_projection(Readers::default(), ProjectionOptions::default());
         let running = running.unwrap();
         assert_eq!((running.name(), running.is_running()), ("readers", true));
         running.stop().unwrap();
-        let elsewhere = NatsRepositoryConfig::for_context("elsewhere");
+        let elsewhere = NatsRepositoryConfig::for_context(server.name("elsewhere"));
         assert!(matches!(
             Context::open(&runtime, &connection, &elsewhere),
             Err(StoreError::Topology(_))
@@ -394,8 +395,8 @@ fn it_ends_with_the_last_handle_wherever_that_is_dropped() {
 fn a_read_that_is_dropped_half_way_leaves_nothing_on_the_server() {
     within_patience(|| {
         let runtime = Runtime::start().unwrap();
-        let server = runtime.wait(PrivateServer::start(ServerConfig::Single)).unwrap();
-        let library = Context::connect(&runtime, server.url(), "library").unwrap();
+        let server = runtime.wait(TestServer::start());
+        let library = Context::connect(&runtime, server.url(), &server.name("library")).unwrap();
         let books = library.repository::<Book>().unwrap();
         for n in 0..20 {
             let events = (0..100).map(|_| lent("kim")).collect();
@@ -416,7 +417,8 @@ fn a_read_that_is_dropped_half_way_leaves_nothing_on_the_server() {
 
         let stream = runtime.wait(async {
             let client = async_nats::connect(server.url()).await.unwrap();
-            async_nats::jetstream::new(client).get_stream("CIM-EVENTS-library").await.unwrap()
+            let jetstream = async_nats::jetstream::new(client);
+            jetstream.get_stream(server.name("CIM-EVENTS-library")).await.unwrap()
         });
         while runtime.wait(stream.get_info()).unwrap().state.consumer_count > 0 {
             thread::yield_now();

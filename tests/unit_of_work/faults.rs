@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
 use cim_persistence::event_log::MemoryLog;
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::StoreError;
 use cim_persistence::testing::faults::{CallKind, Fault, Faults, Rates};
 use cim_persistence::unit_of_work::UnitError;
 use futures::future::join_all;
 
 use crate::domain::{Bank, Booked, audit};
+use crate::test_server::TestServer;
 
 const SEEDS: u64 = 500;
 const TELLERS: u64 = 6;
@@ -135,9 +135,9 @@ async fn a_conflict_after_an_unproven_try_is_known_to_be_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn givers_up_leave_no_half_transfer_on_a_server() {
     let (mut stored, mut open) = (0, 0);
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let server = TestServer::start().await;
     for seed in 0..50 {
-        let context = format!("bank-{seed}");
+        let context = server.name(&format!("bank-{seed}"));
         let connect = async || Bank::connect(&[server.url()], &context, 30_000).await;
         let banks = [connect().await, connect().await];
         let known = open_for_business(&banks, seed, 20).await;

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
+use cim_persistence::server::{Node, PrivateCluster};
 use cim_persistence::store::StoreError;
 use cim_persistence::unit_of_work::UnitError;
 use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::domain::{Bank, Booked, LimitSet, audit, message};
+use crate::test_server::TestServer;
 
 /// Every way in which a batch can rest on what was only read.
 async fn rests_on_what_it_read(bank: &Bank) {
@@ -47,8 +48,9 @@ async fn rests_on_what_it_read(bank: &Bank) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_keeps_every_guard() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    rests_on_what_it_read(&Bank::connect(&[server.url()], "guards", 30_000).await).await;
+    let server = TestServer::start().await;
+    let bank = Bank::connect(&[server.url()], &server.name("guards"), 30_000).await;
+    rests_on_what_it_read(&bank).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,10 @@
 //! Values that only one aggregate may have.
 
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::unit_of_work::{UniqueValues, UnitError};
 use futures::future::join_all;
 
 use crate::domain::{Bank, Booked};
+use crate::test_server::TestServer;
 
 async fn open(bank: &Bank, account: &str, iban: &str) -> Result<(), UnitError> {
     let mut unit = bank.begin();
@@ -118,11 +118,10 @@ async fn names_and_values_are_checked() {
 async fn of_sixty_four_claimants_one_wins_a_thousand_times() {
     const RACES: usize = 1000;
     const CLAIMANTS: usize = 64;
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let banks = [
-        Bank::connect(&[server.url()], "race", 30_000).await,
-        Bank::connect(&[server.url()], "race", 30_000).await,
-    ];
+    let server = TestServer::start().await;
+    let context = server.name("race");
+    let connect = async || Bank::connect(&[server.url()], &context, 30_000).await;
+    let banks = [connect().await, connect().await];
     for race in 0..RACES {
         let value = race.to_string();
         let claims = (0..CLAIMANTS).map(async |claimant| {
