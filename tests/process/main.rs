@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/test_server.rs"]
+mod test_server;
+
 mod domain;
 mod grounds;
 mod once;

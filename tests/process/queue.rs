@@ -16,12 +16,15 @@ use cim_persistence::{Connection, ConnectionConfig, NatsRepositoryConfig};
 use futures::StreamExt;
 use uuid::Uuid;
 
-pub(crate) async fn nats(server: &PrivateServer) -> Arc<dyn TimeoutQueue> {
-    let connection = Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap();
-    let config = NatsRepositoryConfig::for_context("bank");
+use crate::test_server::TestServer;
+
+async fn nats(url: &str, context: String) -> Arc<dyn TimeoutQueue> {
+    let connection = Connection::connect(&ConnectionConfig::new(url)).await.unwrap();
+    let config = NatsRepositoryConfig::for_context(context);
     provision(&connection, &config.topology().unwrap()).await.unwrap();
-    let context = ContextName::new("bank").unwrap();
-    Arc::new(NatsTimeouts::open(&connection, "CIM-TIMEOUTS-bank", &context).await.unwrap())
+    let context = ContextName::new(&config.context).unwrap();
+    let stream = config.names().timeout_stream;
+    Arc::new(NatsTimeouts::open(&connection, &stream, &context).await.unwrap())
 }
 
 fn address(name: &str) -> TimeoutAddress {
@@ -112,14 +115,14 @@ async fn a_queue_in_memory_keeps_its_promises() {
 
 #[tokio::test]
 async fn a_stream_of_a_server_keeps_the_same_promises() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    keeps_its_promises(nats(&server).await.as_ref()).await;
+    let server = TestServer::start().await;
+    keeps_its_promises(nats(server.url(), server.name("bank")).await.as_ref()).await;
 }
 
 #[tokio::test]
 async fn a_restart_of_the_server_loses_no_timeout_and_repeats_none_that_is_done() {
     let mut server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let queue = nats(&server).await;
+    let queue = nats(server.url(), "bank".to_owned()).await;
     let past = Timestamp::from_micros(1);
     let (done, cancelled) = (timeout("done", past, 1), timeout("cancelled", later(SOON), 2));
     queue.schedule(done).await.unwrap();

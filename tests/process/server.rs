@@ -10,24 +10,35 @@ use cim_persistence::store::Ports;
 use cim_persistence::{Connection, ConnectionConfig, Context, NatsRepositoryConfig};
 
 use crate::domain::*;
+use crate::test_server::TestServer;
 
-async fn connect(server: &PrivateServer) -> Connection {
-    let config = ConnectionConfig::new(server.url());
-    // What is lost with the server is missed after this time.
-    let patience = Duration::from_secs(1);
-    let connection = Connection::connect(&config).await.unwrap().with_timeout(patience);
-    provision(&connection, &crate::domain::config().topology().unwrap()).await.unwrap();
-    connection
+/// A context on a server.
+struct Place {
+    connection: Connection,
+    config: NatsRepositoryConfig,
 }
 
-fn context(connection: &Connection) -> Context {
-    Context::on(Ports::nats(connection, &config()), &config()).unwrap()
-}
+impl Place {
+    async fn on(url: &str, context: String) -> Self {
+        // What is lost with the server is missed after this time.
+        let patience = Duration::from_secs(1);
+        let connection = Connection::connect(&ConnectionConfig::new(url)).await.unwrap();
+        let connection = connection.with_timeout(patience);
+        let config = NatsRepositoryConfig { context, ..config() };
+        provision(&connection, &config.topology().unwrap()).await.unwrap();
+        Self { connection, config }
+    }
 
-/// A process whose leases and cursors nobody else sees, so that it is always active.
-fn apart(connection: &Connection) -> Context {
-    let read_models = std::sync::Arc::new(MemoryKeyValue::new("readmodels"));
-    Context::on(Ports { read_models, ..Ports::nats(connection, &config()) }, &config()).unwrap()
+    fn context(&self) -> Context {
+        Context::on(Ports::nats(&self.connection, &self.config), &self.config).unwrap()
+    }
+
+    /// A process whose leases and cursors nobody else sees, so that it is always active.
+    fn apart(&self) -> Context {
+        let read_models = std::sync::Arc::new(MemoryKeyValue::new("readmodels"));
+        let ports = Ports { read_models, ..Ports::nats(&self.connection, &self.config) };
+        Context::on(ports, &self.config).unwrap()
+    }
 }
 
 fn start(context: &Context) -> RunningProcess {
@@ -36,10 +47,10 @@ fn start(context: &Context) -> RunningProcess {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_all_the_time_and_two_at_once_it_does_everything_once() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let connection = connect(&server).await;
+    let server = TestServer::start().await;
+    let place = Place::on(server.url(), server.name("bank")).await;
     let writing = tokio::spawn({
-        let context = context(&connection);
+        let context = place.context();
         async move {
             for n in 0..90 {
                 let event = match n % 9 {
@@ -52,12 +63,12 @@ async fn killed_all_the_time_and_two_at_once_it_does_everything_once() {
         }
     });
     for n in 0..30_u64 {
-        let both = [start(&apart(&connection)), start(&apart(&connection))];
+        let both = [start(&place.apart()), start(&place.apart())];
         tokio::time::sleep(Duration::from_millis(5 + n * 37 % 60)).await;
         drop(both);
     }
     writing.await.unwrap();
-    let context = context(&connection);
+    let context = place.context();
     let process = start(&context);
     happens(&context, "sentinel", OrderEvent::Remind(later(Duration::from_millis(500)))).await;
     noted_at_least(&context, "sentinel", 2).await;
@@ -68,9 +79,9 @@ async fn killed_all_the_time_and_two_at_once_it_does_everything_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_made_anew_under_a_running_process_stops_it() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let connection = connect(&server).await;
-    let context = context(&connection);
+    let server = TestServer::start().await;
+    let place = Place::on(server.url(), server.name("bank")).await;
+    let context = place.context();
     let mut process = start(&context);
     // The second one shows that the log is followed behind what was there before.
     for order in ["o1", "o2"] {
@@ -95,8 +106,8 @@ async fn a_log_that_is_made_anew_under_a_running_process_stops_it() {
 #[tokio::test]
 async fn a_timeout_comes_once_whether_the_server_restarts_before_or_after_it_is_due() {
     let mut server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let connection = connect(&server).await;
-    let context = context(&connection);
+    let place = Place::on(server.url(), "bank".to_owned()).await;
+    let context = place.context();
     let mut process = start(&context);
     let before = later(Duration::from_millis(600));
     let after = later(Duration::from_millis(2_500));
