@@ -9,3 +9,5 @@ mod process;
 mod property;
 mod registry;
 mod service;
+#[path = "../support/test_server.rs"]
+mod test_server;

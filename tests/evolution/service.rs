@@ -12,7 +12,6 @@ use cim_persistence::projection::{
     RunningProjection, load_projection,
 };
 use cim_persistence::read_model::ReadModelStore;
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::{EventFilter, StoreError};
 use cim_persistence::subject::AggregateId;
 use cim_persistence::subscription::{Delivered, SubscriptionQuery};
@@ -27,6 +26,7 @@ use crate::domain::{
     life,
 };
 use crate::old;
+use crate::test_server::TestServer;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,10 +59,11 @@ async fn delivered(context: &Context, query: impl Into<SubscriptionQuery>) -> Ve
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_first_version_wrote_the_third_reads_everywhere() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let server = TestServer::start().await;
     let connection = Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap();
-    let old = Context::provision(&connection, &config()).await.unwrap();
-    let new = Context::open(&connection, &config()).await.unwrap().with_evolution(evolution());
+    let config = NatsRepositoryConfig { context: server.name("shop"), ..config() };
+    let old = Context::provision(&connection, &config).await.unwrap();
+    let new = Context::open(&connection, &config).await.unwrap().with_evolution(evolution());
     write_life(&old, "1").await;
     let before = old.get_events_after(Default::default(), 10).await.unwrap();
 

@@ -13,5 +13,7 @@ mod other_events;
 mod poison;
 mod server;
 mod stale;
+#[path = "../support/test_server.rs"]
+mod test_server;
 mod trouble;
 mod versions;

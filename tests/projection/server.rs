@@ -11,17 +11,18 @@ use cim_persistence::{Context, NatsRepositoryConfig};
 use crate::domain::{
     Balances, PATIENCE, config, expected, last, many_at_once, moves, options, stored,
 };
+use crate::test_server::TestServer;
 
-async fn process(server: &PrivateServer) -> Context {
-    let config = NatsRepositoryConfig { patience_ms: 60_000, ..config() };
-    let connection = Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap();
+async fn process(url: &str, context: String) -> Context {
+    let config = NatsRepositoryConfig { context, patience_ms: 60_000, ..config() };
+    let connection = Connection::connect(&ConnectionConfig::new(url)).await.unwrap();
     Context::provision(&connection, &config).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn models_follow_commits_on_a_server() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let server = TestServer::start().await;
+    let context = process(server.url(), server.name("bank")).await;
     many_at_once(&context, 500).await;
     let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
     running.caught_up(PATIENCE).await.unwrap();
@@ -37,8 +38,8 @@ async fn models_follow_commits_on_a_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_made_anew_under_a_running_projection_stops_it() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let server = TestServer::start().await;
+    let context = process(server.url(), server.name("bank")).await;
     many_at_once(&context, 20).await;
     let mut running = RunningProjection::start(&context, Balances::<1>, options()).unwrap();
     running.caught_up(PATIENCE).await.unwrap();
@@ -47,7 +48,7 @@ async fn a_log_that_is_made_anew_under_a_running_projection_stops_it() {
     running.caught_up(PATIENCE).await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
-    let stream = jetstream.get_stream("CIM-EVENTS-bank").await.unwrap();
+    let stream = jetstream.get_stream(server.name("CIM-EVENTS-bank")).await.unwrap();
     let config = stream.cached_info().config.clone();
     jetstream.delete_stream(&config.name).await.unwrap();
     jetstream.create_stream(config).await.unwrap();
@@ -66,13 +67,13 @@ async fn a_log_that_is_made_anew_under_a_running_projection_stops_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_killed_runners_and_ten_restarts_change_nothing() {
     let mut server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let context = process(server.url(), "bank".to_owned()).await;
     many_at_once(&context, 10_000).await;
     let writer = {
         let context = context.clone();
         tokio::spawn(async move { many_at_once(&context, 10_000).await })
     };
-    let other = process(&server).await;
+    let other = process(server.url(), "bank".to_owned()).await;
     let mut running = None;
     for kill in 0..50_u64 {
         let process = if kill % 2 == 0 { &context } else { &other };

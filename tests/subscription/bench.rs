@@ -57,6 +57,11 @@ pub(crate) async fn append_version(
     appended.unwrap().head.position.get()
 }
 
+/// What the subjects of the events of this context end with, as a whole.
+pub(crate) fn of_shop(shop: &Context, rest: &str) -> String {
+    format!("cim.events.{}.{rest}", shop.scheme().context())
+}
+
 pub(crate) async fn next(events: &mut EventStream) -> Delivered {
     timeout(LONG, events.next()).await.expect("something comes").unwrap().unwrap()
 }

@@ -8,3 +8,5 @@ mod routed;
 mod running;
 mod selects;
 mod server;
+#[path = "../support/test_server.rs"]
+mod test_server;

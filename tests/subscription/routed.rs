@@ -6,14 +6,14 @@ use cim_persistence::backend::Position;
 use cim_persistence::routing::{
     Operation, Permissions, Route, Routed, RoutingStrategy, SubjectRouter,
 };
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::{Context, StoredEvent};
 use cim_persistence::subject::{EventPattern, Pattern};
 use cim_persistence::subscription::SubscriptionQuery;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::bench::{CONTEXT, LONG, append, append_version, in_memory};
+use crate::bench::{CONTEXT, LONG, append, append_version, in_memory, of_shop};
+use crate::test_server::TestServer;
 
 type Told = (String, u64);
 
@@ -34,32 +34,29 @@ fn telling(
 
 #[tokio::test]
 async fn events_are_routed_by_aggregate_type_and_schema_version() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let shop = Context::connect(server.url(), CONTEXT).await.unwrap();
+    let server = TestServer::start().await;
+    let shop = Context::connect(server.url(), &server.name(CONTEXT)).await.unwrap();
     append(&shop, "order", "1", "placed").await;
     append(&shop, "order", "1", "paid").await;
     append_version(&shop, "order", "eu.2", "placed", 2).await;
     let (router, mut told) = telling(Permissions::open());
     let route = |text: &str| {
-        let events = EventPattern::parse(shop.scheme(), &format!("cim.events.shop.{text}"));
+        let events = EventPattern::parse(shop.scheme(), &of_shop(&shop, text));
         router.add_route(Route::of_events(&events.unwrap(), "tell").unwrap()).unwrap()
     };
     route("order.*.placed");
     route("order.*.*.v2");
     let mut following = router.follow(&shop, SubscriptionQuery::all()).await.unwrap();
-    let told_now = [
-        ("cim.events.shop.order.1.placed.1", 1),
-        ("cim.events.shop.order.eu=2E2.placed.2", 3),
-        ("cim.events.shop.order.eu=2E2.placed.2", 3),
-    ];
+    let told_now =
+        [("order.1.placed.1", 1), ("order.eu=2E2.placed.2", 3), ("order.eu=2E2.placed.2", 3)];
     for (subject, position) in told_now {
-        assert_eq!(told.try_recv().unwrap(), (subject.to_owned(), position));
+        assert_eq!(told.try_recv().unwrap(), (of_shop(&shop, subject), position));
     }
     assert!(told.try_recv().is_err(), "all that was stored has been routed, and nothing else");
     assert_eq!(following.position(), Position::new(3));
     let position = append(&shop, "order", "3", "placed").await;
     let live = timeout(LONG, told.recv()).await.unwrap().unwrap();
-    assert_eq!(live, ("cim.events.shop.order.3.placed.1".to_owned(), position));
+    assert_eq!(live, (of_shop(&shop, "order.3.placed.1"), position));
     following.stop().await.unwrap();
 }
 

@@ -12,7 +12,10 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::bench::{CONTEXT, LONG, append, append_version, event, event_type, id, kind, past};
+use crate::bench::{
+    CONTEXT, LONG, append, append_version, event, event_type, id, kind, of_shop, past,
+};
+use crate::test_server::TestServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_handled_once_and_in_order_through_restarts() {
@@ -53,8 +56,8 @@ async fn events_are_handled_once_and_in_order_through_restarts() {
 
 #[tokio::test]
 async fn selections_mean_the_same_as_in_memory() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let shop = Context::connect(server.url(), CONTEXT).await.unwrap();
+    let server = TestServer::start().await;
+    let shop = Context::connect(server.url(), &server.name(CONTEXT)).await.unwrap();
     for (aggregate, of, event, version) in [
         ("order", "1", "placed", 1),
         ("order", "1", "paid", 1),
@@ -63,9 +66,7 @@ async fn selections_mean_the_same_as_in_memory() {
     ] {
         append_version(&shop, aggregate, of, event, version).await;
     }
-    let pattern = |text: &str| {
-        EventPattern::parse(shop.scheme(), &format!("cim.events.shop.{text}")).unwrap()
-    };
+    let pattern = |text: &str| EventPattern::parse(shop.scheme(), &of_shop(&shop, text)).unwrap();
     let paid = EventFilter::for_event(event_type("paid"));
     let queries: [(SubscriptionQuery, &[u64]); 5] = [
         (SubscriptionQuery::of(pattern("order.*.placed.v2")).or(paid), &[2, 3, 4]),
@@ -84,8 +85,8 @@ async fn what_is_delivered_is_counted_by_subscription() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _recording = metrics::set_default_local_recorder(&recorder);
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let shop = Context::connect(server.url(), CONTEXT).await.unwrap();
+    let server = TestServer::start().await;
+    let shop = Context::connect(server.url(), &server.name(CONTEXT)).await.unwrap();
     for _ in 0..3 {
         append(&shop, "order", "1", "placed").await;
     }
