@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
-use cim_persistence::server::{PrivateServer, ServerConfig};
-use cim_persistence::store::ExpectedVersion;
+use cim_persistence::repository::Repository;
+use cim_persistence::store::{ExpectedVersion, NatsRepositoryConfig};
 use futures::future::join_all;
 
-use crate::domain::{config, enter, process, sound};
+use crate::domain::{Log, config, enter, process, sound};
+use crate::test_server::TestServer;
+
+async fn process_on(server: &TestServer) -> Repository<Log> {
+    let config = NatsRepositoryConfig { context: server.name("bad-days"), ..config(1, 30_000) };
+    process(&[server.url()], &config).await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_save_is_stored_whole_or_not_at_all() {
     const SAVES: u64 = 600;
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let logs = process(&[server.url()], &config(1, 30_000)).await;
+    let server = TestServer::start().await;
+    let logs = process_on(&server).await;
     let saving = (0..SAVES).map(async |number| {
         let id = format!("log-{}", number % 20);
         // From before the first write to after the acknowledgement, in uneven steps.
@@ -22,7 +28,7 @@ async fn dropped_save_is_stored_whole_or_not_at_all() {
         tokio::time::timeout(after, save).await.is_ok_and(|saved| saved.is_ok()).then_some(number)
     });
     let finished: Vec<u64> = join_all(saving).await.into_iter().flatten().collect();
-    let there = sound(&process(&[server.url()], &config(1, 30_000)).await).await;
+    let there = sound(&process_on(&server).await).await;
     assert!(finished.iter().all(|number| there.contains(number)));
     assert!((finished.len() as u64) < SAVES, "some are given up");
     // The process that gave up goes on, and its cache is right.
@@ -33,8 +39,8 @@ async fn dropped_save_is_stored_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aborted_task_leaves_no_half_commit() {
     const TASKS: u64 = 300;
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let logs = process(&[server.url()], &config(1, 30_000)).await;
+    let server = TestServer::start().await;
+    let logs = process_on(&server).await;
     let tasks: Vec<_> = (0..TASKS)
         .map(|number| {
             let logs = logs.clone();

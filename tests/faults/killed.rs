@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::kv::Store;
 use cim_persistence::repository::{LoadOptions, Repository};
-use cim_persistence::server::{PrivateServer, ServerConfig};
-use cim_persistence::store::ExpectedVersion;
+use cim_persistence::store::{ExpectedVersion, NatsRepositoryConfig};
 use ipld_core::ipld::Ipld;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -15,6 +14,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::domain::{Log, config, enter, process, sound};
+use crate::test_server::TestServer;
 
 /// How many commits a process stores before it is killed.
 const COMMITS: u64 = 5;
@@ -31,6 +31,7 @@ const ORDER: &str = "CIM_TEST_KILLED";
 #[derive(Serialize, Deserialize)]
 struct Order {
     url: String,
+    context: String,
     id: String,
     /// The numbers of its commits.
     numbers: Vec<u64>,
@@ -38,9 +39,13 @@ struct Order {
     keep_first: bool,
 }
 
+async fn logs(url: &str, context: String) -> Repository<Log> {
+    process(&[url], &NatsRepositoryConfig { context, ..config(1, 30_000) }).await
+}
+
 /// Commits, as the process to be killed, tells each commit that is acknowledged, and waits for its end.
 async fn obey(order: Order) {
-    let logs = process(&[&order.url], &config(1, 30_000)).await;
+    let logs = logs(&order.url, order.context).await;
     for number in &order.numbers {
         enter(&logs, &order.id, *number, 1, ExpectedVersion::Any).await.unwrap();
         if order.keep_first && order.numbers.first() == Some(number) {
@@ -91,24 +96,26 @@ async fn shown(logs: &Repository<Log>, id: &str) -> (u64, Vec<u64>) {
 
 /// Kills two processes in turn that work on a log of its own: the first one before any state of it is written, the second one
 /// with state of its first commit. Returns which state each of them left.
-async fn kill_two(server: &PrivateServer, id: &str, first: u64) -> [u64; 2] {
+async fn kill_two(server: &TestServer, id: &str, first: u64) -> [u64; 2] {
+    let context = server.name("bad-days");
     // Has the log in its cache from the first kill on, in the version that was the newest then.
-    let witness = process(&[server.url()], &config(1, 30_000)).await;
+    let witness = logs(server.url(), context.clone()).await;
     let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-    let bucket = jetstream.get_key_value("cim-state-bad-days").await.unwrap();
+    let bucket = jetstream.get_key_value(server.name("cim-state-bad-days")).await.unwrap();
     let mut left = [0; 2];
     for (kill, left) in (0..).zip(&mut left) {
         let end = first + (kill + 1) * COMMITS;
         let numbers = (end - COMMITS..end).collect();
         let order = Order {
             url: server.url().to_owned(),
+            context: context.clone(),
             id: id.to_owned(),
             numbers,
             keep_first: kill > 0,
         };
         kill_after_the_last(&order).await;
         let newest = (end - first, (first..end).collect());
-        let fresh = process(&[server.url()], &config(1, 30_000)).await;
+        let fresh = logs(server.url(), context.clone()).await;
         assert_eq!(shown(&fresh, id).await, newest, "to a process that begins");
         // Read after the load: a version only grows, so what the load found was no newer.
         *left = kept(&bucket, id).await;
@@ -123,7 +130,7 @@ async fn process_killed_before_its_state_is_written_is_not_missed() {
     if let Ok(order) = std::env::var(ORDER) {
         return obey(serde_json::from_str(&order).unwrap()).await;
     }
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let server = TestServer::start().await;
     let (mut absent, mut behind, mut commits) = (false, false, 0);
     for log in 0..LOGS {
         let left = kill_two(&server, &format!("log-{log}"), commits).await;
@@ -137,6 +144,6 @@ async fn process_killed_before_its_state_is_written_is_not_missed() {
     }
     assert!(absent, "whenever a first process was killed, the state was written already");
     assert!(behind, "whenever a second process was killed, the newest state was written already");
-    let there = sound(&process(&[server.url()], &config(1, 30_000)).await).await;
+    let there = sound(&logs(server.url(), server.name("bad-days")).await).await;
     assert_eq!(there, (0..commits).collect());
 }

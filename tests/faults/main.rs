@@ -9,3 +9,5 @@ mod killed;
 mod memory;
 mod meter;
 mod race;
+#[path = "../support/test_server.rs"]
+mod test_server;

@@ -4,13 +4,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use cim_persistence::repository::{Repository, RepositoryError};
-use cim_persistence::server::{PrivateCluster, PrivateServer, ServerConfig};
+use cim_persistence::server::PrivateCluster;
 use cim_persistence::store::{ExpectedVersion, NatsRepositoryConfig};
 use futures::{StreamExt, future};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use crate::domain::{Log, ONE_CLUSTER, config, enter, process, sound};
+use crate::test_server::TestServer;
 
 /// How many races are run with commits of each size, on one server and on three.
 const RACES: u64 = 1000;
@@ -36,6 +37,11 @@ impl Settings {
         let urls: Vec<&str> = self.urls.iter().map(String::as_str).collect();
         let context = self.context.clone();
         process(&urls, &NatsRepositoryConfig { context, ..config(self.replicas, 30_000) }).await
+    }
+
+    /// What both processes are called on.
+    fn subject(&self, what: &str) -> String {
+        format!("race.{}.{what}", self.context)
     }
 
     async fn client(&self) -> async_nats::Client {
@@ -73,13 +79,15 @@ enum Outcome {
 /// Answers calls, as one of the two processes, until there is no server any more.
 async fn serve(settings: Settings, side: u64) {
     let (logs, client) = (settings.process().await, settings.client().await);
-    let mut calls = client.subscribe("race.*").await.unwrap();
+    let mut calls = client.subscribe(settings.subject("*")).await.unwrap();
     while let Some(message) = calls.next().await {
         let (logs, client) = (logs.clone(), client.clone());
         tokio::spawn(async move {
-            let outcome = match message.subject.as_str() {
-                "race.ready" => Outcome::Ready,
-                _ => answer(&logs, serde_json::from_slice(&message.payload).unwrap(), side).await,
+            let outcome = match message.subject.ends_with(".ready") {
+                true => Outcome::Ready,
+                false => {
+                    answer(&logs, serde_json::from_slice(&message.payload).unwrap(), side).await
+                }
             };
             let answer = serde_json::to_vec(&(side, outcome)).unwrap();
             client.publish(message.reply.unwrap(), answer.into()).await.unwrap();
@@ -123,7 +131,7 @@ impl Drop for Other {
 /// Calls both processes at once, and returns what each of them answered; nothing when one of them is not there yet.
 async fn call(
     client: &async_nats::Client,
-    subject: &'static str,
+    subject: String,
     payload: Vec<u8>,
     patience: Duration,
 ) -> Option<[(u64, Outcome); 2]> {
@@ -142,8 +150,10 @@ async fn race(settings: Settings, events: usize) {
     let client = settings.client().await;
     let _other = Other::start(&settings);
     let this = tokio::spawn(serve(settings.clone(), 0));
+    let (ready, call_both) = (settings.subject("ready"), settings.subject("call"));
     let ready = async {
-        while call(&client, "race.ready", Vec::new(), Duration::from_millis(200)).await.is_none() {}
+        let soon = Duration::from_millis(200);
+        while call(&client, ready.clone(), Vec::new(), soon).await.is_none() {}
     };
     timeout(LONG, ready).await.expect("both processes begin");
     let lanes = (0..AT_ONCE as u64).map(async |lane| {
@@ -152,11 +162,12 @@ async fn race(settings: Settings, events: usize) {
             let id = format!("log-{lane}");
             let race = Call { id, number, events, expected: version, handicaps };
             let race = serde_json::to_vec(&race).unwrap();
-            let (won, winner, lost) = match call(&client, "race.call", race, LONG).await.unwrap() {
-                [(side, Outcome::Won { version }), (_, lost)]
-                | [(_, lost), (side, Outcome::Won { version })] => (version, side, lost),
-                nobody => panic!("race {number}: {nobody:?}"),
-            };
+            let (won, winner, lost) =
+                match call(&client, call_both.clone(), race, LONG).await.unwrap() {
+                    [(side, Outcome::Won { version }), (_, lost)]
+                    | [(_, lost), (side, Outcome::Won { version })] => (version, side, lost),
+                    nobody => panic!("race {number}: {nobody:?}"),
+                };
             assert_eq!(lost, Outcome::Lost { expected: version, actual: won }, "race {number}");
             version = won;
             let (winner, loser) = (winner as usize, 1 - winner as usize);
@@ -177,9 +188,9 @@ async fn race(settings: Settings, events: usize) {
 }
 
 async fn race_on_one(events: usize) {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let server = TestServer::start().await;
     let urls = vec![server.url().to_owned()];
-    race(Settings { urls, context: "bad-days".to_owned(), replicas: 1 }, events).await;
+    race(Settings { urls, context: server.name("bad-days"), replicas: 1 }, events).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

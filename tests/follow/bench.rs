@@ -19,7 +19,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
-pub(crate) const STREAM: &str = "CIM-EVENTS-follow";
+use crate::test_server::TestServer;
 
 /// Longer than an election and the restart of a server take on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(90);
@@ -27,24 +27,46 @@ pub(crate) const LONG: Duration = Duration::from_secs(90);
 pub(crate) struct Bench {
     pub(crate) log: NatsLog,
     pub(crate) jetstream: jetstream::Context,
+    /// The name of the stream.
+    pub(crate) name: String,
     scheme: SubjectScheme,
 }
 
 impl Bench {
+    /// On a server where others may be.
+    pub(crate) async fn on(server: &TestServer) -> Self {
+        Self::in_context(&server.name("follow"), &[server.url()], 1).await
+    }
+
+    /// On servers of the test's own.
     pub(crate) async fn start(urls: &[&str], replicas: usize) -> Self {
+        Self::in_context("follow", urls, replicas).await
+    }
+
+    async fn in_context(context: &str, urls: &[&str], replicas: usize) -> Self {
         let jetstream = jetstream::new(connect(urls).await);
-        make(&jetstream, replicas).await;
+        let name = format!("CIM-EVENTS-{context}");
+        let context = ContextName::new(context).unwrap();
+        let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
+        make(&jetstream, &name, &scheme, replicas).await;
         let connection = Connection::from_client(connect(urls).await);
-        let log = NatsLog::open(&connection, STREAM).await.unwrap();
-        let bench = Self::of(jetstream, log);
+        let log = NatsLog::open(&connection, &name).await.unwrap();
+        let bench = Self { log, jetstream, name, scheme };
         timeout(LONG, bench.until_heard()).await.expect("the stream takes messages");
         bench
     }
 
-    pub(crate) fn of(jetstream: jetstream::Context, log: NatsLog) -> Self {
-        let context = ContextName::new("follow").unwrap();
-        let scheme = SubjectScheme::new(context, "cim.events", "cim.aggregates").unwrap();
-        Self { log, jetstream, scheme }
+    /// The same stream, read through another connection.
+    pub(crate) async fn through(&self, connection: &Connection) -> Self {
+        let log = NatsLog::open(connection, &self.name).await.unwrap();
+        let (jetstream, name) = (self.jetstream.clone(), self.name.clone());
+        Self { log, jetstream, name, scheme: self.scheme.clone() }
+    }
+
+    /// Another stream of the same name, in the place of this one.
+    pub(crate) async fn make_anew(&self) {
+        self.jetstream.delete_stream(&self.name).await.unwrap();
+        make(&self.jetstream, &self.name, &self.scheme, 1).await;
     }
 
     pub(crate) fn follow(&self, start: Start) -> Follower {
@@ -107,7 +129,7 @@ impl Bench {
     pub(crate) async fn all_with(&self, position: Position) -> Vec<StoredMessage> {
         let whole = async {
             loop {
-                let stream = self.stream(STREAM).await;
+                let stream = self.stream().await;
                 let query = LogQuery { filter: None, after: Position::START };
                 let all: Vec<_> = self.log.read(query).try_collect().await.unwrap();
                 let last = all.last().map_or(Position::START, |message| message.position);
@@ -120,10 +142,10 @@ impl Bench {
     }
 
     /// The stream, asked for again while no server leads it.
-    pub(crate) async fn stream(&self, name: &str) -> jetstream::stream::Stream {
+    pub(crate) async fn stream(&self) -> jetstream::stream::Stream {
         let asked = async {
             loop {
-                if let Ok(stream) = self.jetstream.get_stream(name).await {
+                if let Ok(stream) = self.jetstream.get_stream(&self.name).await {
                     return stream;
                 }
             }
@@ -135,7 +157,7 @@ impl Bench {
     pub(crate) async fn leader(&self) -> String {
         let known = async {
             loop {
-                let info = self.stream(STREAM).await.cached_info().clone();
+                let info = self.stream().await.cached_info().clone();
                 if let Some(leader) = info.cluster.and_then(|cluster| cluster.leader) {
                     return leader;
                 }
@@ -146,12 +168,12 @@ impl Bench {
 
     /// The names of the consumers on the stream.
     pub(crate) async fn consumers(&self) -> Vec<String> {
-        let stream = self.stream(STREAM).await;
+        let stream = self.stream().await;
         stream.consumer_names().try_collect().await.unwrap()
     }
 
     pub(crate) async fn delete_consumers(&self) {
-        let stream = self.stream(STREAM).await;
+        let stream = self.stream().await;
         for name in self.consumers().await {
             // A consumer may be gone by itself in between.
             let _ = stream.delete_consumer(&name).await;
@@ -161,7 +183,7 @@ impl Bench {
     /// How many messages the only consumer has delivered, once that has stopped growing.
     pub(crate) async fn delivered_when_quiet(&self) -> u64 {
         let [name] = self.consumers().await.try_into().unwrap();
-        let stream = self.stream(STREAM).await;
+        let stream = self.stream().await;
         let (mut before, mut same) = (u64::MAX, 0);
         while same < 20 {
             let delivered = stream.consumer_info(&name).await.unwrap().delivered.consumer_sequence;
@@ -172,9 +194,9 @@ impl Bench {
         before
     }
 
-    pub(crate) async fn until_no_consumer_is_left(&self, stream: &str) {
+    pub(crate) async fn until_no_consumer_is_left(&self) {
         let none = async {
-            let stream = self.stream(stream).await;
+            let stream = self.stream().await;
             while stream.get_info().await.unwrap().state.consumer_count > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -189,10 +211,15 @@ pub(crate) async fn connect(urls: &[&str]) -> async_nats::Client {
     async_nats::connect(addresses).await.unwrap()
 }
 
-pub(crate) async fn make(jetstream: &jetstream::Context, num_replicas: usize) {
+async fn make(
+    jetstream: &jetstream::Context,
+    name: &str,
+    scheme: &SubjectScheme,
+    num_replicas: usize,
+) {
     let settings = jetstream::stream::Config {
-        name: STREAM.to_owned(),
-        subjects: vec!["cim.events.follow.>".to_owned()],
+        name: name.to_owned(),
+        subjects: vec![scheme.all_events()],
         num_replicas,
         allow_direct: true,
         allow_atomic_publish: true,

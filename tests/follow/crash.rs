@@ -6,14 +6,15 @@ use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{Position, Start};
 use cim_persistence::clock::Timestamp;
 use cim_persistence::event::NonEmpty;
-use cim_persistence::event_log::{EventLog, NatsLog};
+use cim_persistence::event_log::EventLog;
 use cim_persistence::server::{Node, PrivateCluster, PrivateServer, ServerConfig};
 use cim_persistence::state::{Change, Expected, Key, KeyValue, KeyWrite, NatsKeyValue, Watched};
 use cim_persistence::subject::Pattern;
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use crate::bench::{Bench, LONG, ONE_CLUSTER, STREAM, connect, progress};
+use crate::bench::{Bench, LONG, ONE_CLUSTER, connect, progress};
+use crate::test_server::TestServer;
 
 const BEGINNING: Start = Start::After(Position::START);
 
@@ -105,7 +106,7 @@ async fn a_new_leader_and_a_deleted_consumer_cost_nothing() {
             progress(&stored, 100).await;
             match round % 2 {
                 0 => {
-                    let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}");
+                    let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{}", bench.name);
                     bench.jetstream.client().request(subject, "".into()).await.unwrap();
                 }
                 _ => bench.delete_consumers().await,
@@ -142,21 +143,21 @@ async fn what_is_acknowledged_comes_before_caught_up_on_three_servers() {
 
 #[tokio::test]
 async fn messages_lost_on_the_way_are_fetched_again() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(4000).await;
     // The client drops what it has no room for.
     let options = async_nats::ConnectOptions::new().subscription_capacity(100);
     let client = options.connect(server.url()).await.unwrap();
-    let log = NatsLog::open(&Connection::from_client(client), STREAM).await.unwrap();
-    let mut follower = Bench::of(bench.jetstream.clone(), log).follow(BEGINNING);
+    let small = bench.through(&Connection::from_client(client)).await;
+    let mut follower = small.follow(BEGINNING);
     follower.saw_exactly(&bench.all().await).await;
 }
 
 #[tokio::test]
 async fn a_sweep_that_is_interrupted_goes_on() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(4000).await;
     bench.fill(4000).await;
     let mut follower = bench.follow(Start::Latest);
@@ -224,8 +225,8 @@ async fn keys_changed_while_disconnected_come_with_their_last_change() {
 
 #[tokio::test]
 async fn a_deleted_consumer_is_noticed() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     let mut follower = bench.follow(BEGINNING);
     follower.past().await;
     bench.delete_consumers().await;
@@ -242,7 +243,7 @@ async fn a_consumer_that_falls_silent_is_noticed() {
     let cluster = PrivateCluster::start().await.unwrap();
     let bench = Bench::start(&[cluster.url(Node::One)], 3).await;
     bench.fill(10).await;
-    let (stream, leader) = (bench.stream(STREAM).await, bench.leader().await);
+    let (stream, leader) = (bench.stream().await, bench.leader().await);
     // Where a consumer lives is up to the servers. It is wanted where nobody else depends on it.
     let (mut follower, node) = loop {
         let mut follower = bench.follow(BEGINNING);
@@ -254,7 +255,7 @@ async fn a_consumer_that_falls_silent_is_noticed() {
             break (follower, node.unwrap());
         }
         drop(follower);
-        bench.until_no_consumer_is_left(STREAM).await;
+        bench.until_no_consumer_is_left().await;
     };
     let signal = |name: &str| {
         let pid = cluster.pid(node).unwrap().to_string();

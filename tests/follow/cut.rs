@@ -4,23 +4,23 @@ use std::path::Path;
 use std::{fs, io};
 
 use cim_persistence::backend::{BackendError, Position, Start};
-use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::server::PrivateServer;
 
-use crate::bench::{Bench, STREAM, make};
+use crate::bench::Bench;
+use crate::test_server::TestServer;
 
 const BEGINNING: Start = Start::After(Position::START);
 
 #[tokio::test]
 async fn a_log_made_anew_is_another_one() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(10).await;
     for count in [3, 20] {
         let mut follower = bench.follow(BEGINNING);
         follower.past().await;
         let after = follower.seen.len() as u64;
-        bench.jetstream.delete_stream(STREAM).await.unwrap();
-        make(&bench.jetstream, 1).await;
+        bench.make_anew().await;
         bench.fill(count).await;
         let error = loop {
             if let Some(error) = follower.step().await {
@@ -30,19 +30,19 @@ async fn a_log_made_anew_is_another_one() {
         let BackendError::Truncated { stream, last, after: read } = error else {
             panic!("{error:?}")
         };
-        assert_eq!((stream.as_str(), last, read), (STREAM, count, after));
+        assert_eq!((&stream, last, read), (&bench.name, count, after));
         assert_eq!(follower.seen.len() as u64, after, "nothing of the other log was handed out");
     }
 }
 
 #[tokio::test]
 async fn a_log_that_is_gone_ends_following() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(3).await;
     let mut follower = bench.follow(BEGINNING);
     follower.past().await;
-    bench.jetstream.delete_stream(STREAM).await.unwrap();
+    bench.jetstream.delete_stream(&bench.name).await.unwrap();
     for mut follower in [follower, bench.follow(BEGINNING)] {
         let error = follower.step().await;
         assert!(matches!(error, Some(BackendError::NotFound { .. })), "{error:?}");
@@ -51,12 +51,12 @@ async fn a_log_that_is_gone_ends_following() {
 
 #[tokio::test]
 async fn messages_removed_before_their_turn_hold_nobody_up() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(5000).await;
     let mut follower = bench.follow(BEGINNING);
     follower.until(1).await;
-    bench.jetstream.get_stream(STREAM).await.unwrap().purge().await.unwrap();
+    bench.stream().await.purge().await.unwrap();
     follower.past().await;
     assert!(follower.seen.len() < 5000);
     let before = follower.seen.len();
@@ -78,7 +78,7 @@ async fn a_log_that_lost_its_end_and_grew_again_is_another_one() {
     server.stop().await;
     copied(&live, &copy).unwrap();
     server.restart().await.unwrap();
-    bench.stream(STREAM).await;
+    bench.stream().await;
     bench.fill(5).await;
     let mut follower = bench.follow(BEGINNING);
     follower.until(15).await;
@@ -86,7 +86,7 @@ async fn a_log_that_lost_its_end_and_grew_again_is_another_one() {
     fs::remove_dir_all(&live).unwrap();
     copied(&copy, &live).unwrap();
     server.restart().await.unwrap();
-    bench.stream(STREAM).await;
+    bench.stream().await;
     bench.fill(20).await;
     let error = loop {
         if let Some(error) = follower.step().await {

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use cim_persistence::backend::{Position, Start};
 use cim_persistence::event_log::EventLog;
-use cim_persistence::server::{PrivateServer, ServerConfig};
+use cim_persistence::server::PrivateServer;
 use futures::StreamExt;
 
-use crate::bench::{Bench, STREAM};
+use crate::bench::Bench;
+use crate::test_server::TestServer;
 
 const BEGINNING: Start = Start::After(Position::START);
 
 #[tokio::test]
 async fn a_thousand_followers_leave_no_consumer() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(20).await;
     let follows = (0..1000).map(async |number: usize| {
         let start = [BEGINNING, Start::Latest, Start::Now][number % 3];
@@ -32,7 +33,7 @@ async fn a_thousand_followers_leave_no_consumer() {
     });
     futures::stream::iter(follows).buffer_unordered(50).collect::<Vec<()>>().await;
     let patience = Duration::from_secs(10);
-    let gone = bench.until_no_consumer_is_left(STREAM);
+    let gone = bench.until_no_consumer_is_left();
     // Sooner than the server removes what is unused.
     if tokio::time::timeout(patience, gone).await.is_err() {
         panic!("consumers are not deleted: {:?}", bench.consumers().await);
@@ -41,14 +42,14 @@ async fn a_thousand_followers_leave_no_consumer() {
 
 #[tokio::test]
 async fn nothing_more_is_fetched_while_nobody_polls() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(10_000).await;
     let mut small = bench.follow(BEGINNING);
     small.until(1).await;
     assert!(bench.delivered_when_quiet().await <= 2000);
     drop(small);
-    bench.until_no_consumer_is_left(STREAM).await;
+    bench.until_no_consumer_is_left().await;
 
     let payload = bytes::Bytes::from(vec![7; 900_000]);
     for number in 0..60 {
@@ -64,15 +65,15 @@ async fn nothing_more_is_fetched_while_nobody_polls() {
 
 #[tokio::test]
 async fn whoever_does_not_poll_for_long_goes_on_where_it_was() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let bench = Bench::start(&[server.url()], 1).await;
+    let server = TestServer::start().await;
+    let bench = Bench::on(&server).await;
     bench.fill(3000).await;
     let mut half = bench.follow(BEGINNING);
     half.until(10).await;
     let mut whole = bench.follow(BEGINNING);
     whole.past().await;
     // The server gives up consumers that nobody asks.
-    bench.until_no_consumer_is_left(STREAM).await;
+    bench.until_no_consumer_is_left().await;
     bench.fill(100).await;
     let all = bench.all().await;
     half.saw_exactly(&all).await;

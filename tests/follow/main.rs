@@ -7,3 +7,5 @@ mod cut;
 mod leave;
 mod now;
 mod rights;
+#[path = "../support/test_server.rs"]
+mod test_server;

@@ -2,11 +2,10 @@
 
 use cim_persistence::backend::nats::Connection;
 use cim_persistence::backend::{BackendError, ConnectionConfig, Position, Start};
-use cim_persistence::event_log::NatsLog;
 use cim_persistence::server::PrivateServer;
 use tokio::time::timeout;
 
-use crate::bench::{Bench, STREAM};
+use crate::bench::Bench;
 
 const CONFIG: &str = r#"
 jetstream { store_dir: $CIM_STORE_DIR }
@@ -25,9 +24,7 @@ async fn whoever_may_not_make_or_ask_a_consumer_is_told_so() {
     bench.fill(3).await;
     for (user, wanted) in [("reader", "CONSUMER.CREATE"), ("maker", "CONSUMER.MSG.NEXT")] {
         let config = ConnectionConfig::new(server.url()).user_password(user, user);
-        let connection = Connection::connect(&config).await;
-        let log = NatsLog::open(&connection.unwrap(), STREAM).await.unwrap();
-        let bench = Bench::of(bench.jetstream.clone(), log);
+        let bench = bench.through(&Connection::connect(&config).await.unwrap()).await;
         let mut follower = bench.follow(Start::After(Position::START));
         let told = timeout(crate::bench::LONG, follower.step());
         match told.await.expect("it is told soon") {
@@ -37,5 +34,5 @@ async fn whoever_may_not_make_or_ask_a_consumer_is_told_so() {
             other => panic!("{user}: {other:?}"),
         }
     }
-    bench.until_no_consumer_is_left(STREAM).await;
+    bench.until_no_consumer_is_left().await;
 }
