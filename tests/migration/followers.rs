@@ -25,7 +25,7 @@ use cim_persistence::{Context, LoadOptions, Position, StoredEvent};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::domain::{Deposited, bank};
+use super::domain::Deposited;
 use super::reshape::{account, id, pay, payments};
 use super::server::{hasty, server};
 
@@ -169,8 +169,8 @@ async fn put(context: &Context, key: &Key, record: &serde_json::Value) {
 
 #[tokio::test]
 async fn those_who_follow_a_stream_go_on_in_the_new_one_where_they_were() {
-    let (_server, connection) = server().await;
-    let config = hasty(bank());
+    let (server, connection, bank) = server().await;
+    let (config, second) = (hasty(bank), server.name("EVENTS-2"));
     let old = Context::provision(&connection, &config).await.unwrap();
     let (mails, shop) = (Mails::default(), Shop::default());
     pay(&old, 5, 3).await;
@@ -193,7 +193,7 @@ async fn those_who_follow_a_stream_go_on_in_the_new_one_where_they_were() {
     let mut behind = record.clone();
     behind["position"] = 2.into();
     put(&old, &key, &behind).await;
-    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    let reshape = StreamReshape::begin(&connection, &config, &second).await.unwrap();
     let refused = reshape.switch(payments).await.unwrap_err().to_string();
     let text = "=process.notes cannot be migrated: it stands at position 2, and what it did at";
     assert!(refused.starts_with(text), "{refused}");
@@ -231,8 +231,8 @@ async fn those_who_follow_a_stream_go_on_in_the_new_one_where_they_were() {
 
 #[tokio::test]
 async fn those_who_follow_an_empty_stream_begin_with_what_is_first_in_the_new_one() {
-    let (_server, connection) = server().await;
-    let config = hasty(bank());
+    let (server, connection, bank) = server().await;
+    let (config, second) = (hasty(bank), server.name("EVENTS-2"));
     let old = Context::provision(&connection, &config).await.unwrap();
     let mails = Mails::default();
     let start = |context: &Context| {
@@ -245,7 +245,7 @@ async fn those_who_follow_an_empty_stream_begin_with_what_is_first_in_the_new_on
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     effects.stop().await.unwrap();
-    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    let reshape = StreamReshape::begin(&connection, &config, &second).await.unwrap();
     reshape.switch(payments).await.unwrap();
     let current = current_stream(&connection, &config).await.unwrap();
     let new = Context::open(&connection, &current).await.unwrap();

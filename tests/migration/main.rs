@@ -7,6 +7,8 @@ mod kill;
 mod plain;
 mod reshape;
 mod server;
+#[path = "../support/test_server.rs"]
+mod test_server;
 mod takeover;
 mod together;
 mod ways;

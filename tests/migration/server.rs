@@ -9,7 +9,6 @@ use cim_persistence::migration::reshape::{EventEdit, StreamReshape, current_stre
 use cim_persistence::migration::{
     ManagedStream, ManagedStreams, Migration, MigrationError, Migrator, SchemaVersion, Undo,
 };
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::{ExpectedVersion, Head, NewEvent};
 use cim_persistence::subject::EventType;
 use cim_persistence::{
@@ -20,11 +19,14 @@ use ipld_core::ipld;
 
 use super::domain::*;
 use super::reshape::{account, id, pay, payments};
+use super::test_server::TestServer;
 
-pub(crate) async fn server() -> (PrivateServer, Connection) {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+/// A server, a connection to it, and the bank on it.
+pub(crate) async fn server() -> (TestServer, Connection, NatsRepositoryConfig) {
+    let server = TestServer::start().await;
     let connection = Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap();
-    (server, connection)
+    let bank = NatsRepositoryConfig { context: server.name("bank"), ..bank() };
+    (server, connection, bank)
 }
 
 /// Remembers message ids longer, and keeps larger ones out of the read models.
@@ -77,19 +79,20 @@ impl Migration for Forgets {
 
 #[tokio::test]
 async fn data_and_settings_go_up_and_down_on_a_server() {
-    let (server, connection) = server().await;
-    let context = Context::provision(&connection, &bank()).await.unwrap();
+    let (server, connection, bank) = server().await;
+    let context = Context::provision(&connection, &bank).await.unwrap();
+    let (stream, models) = (bank.names().event_stream, server.name("KV_cim-readmodels-bank"));
     fill(&context, 100).await;
     let client = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let settings =
         async |name: &str| client.get_stream(name).await.unwrap().cached_info().config.clone();
     // What this crate does not know of stays.
-    let mut described = settings("CIM-EVENTS-bank").await;
+    let mut described = settings(&stream).await;
     described.description = Some("kept".to_owned());
     client.update_stream(&described).await.unwrap();
     let before = contents_of(context.read_models().as_ref()).await;
 
-    let streams = ManagedStreams::of(&connection, &bank()).unwrap();
+    let streams = ManagedStreams::of(&connection, &bank).unwrap();
     let mut runner = cim_persistence::migration::MigrationRunner::new(&context, "test")
         .with_batch(50)
         .with_streams(streams);
@@ -98,29 +101,31 @@ async fn data_and_settings_go_up_and_down_on_a_server() {
     let last = context.read_models().last_revision().await.unwrap();
     let dry = runner.dry_run(v(2)).await.unwrap();
     assert_eq!(context.read_models().last_revision().await.unwrap(), last);
-    assert_eq!(settings("CIM-EVENTS-bank").await.duplicate_window, WINDOW[0]);
+    assert_eq!(settings(&stream).await.duplicate_window, WINDOW[0]);
     let report = runner.migrate_to(v(2)).await.unwrap();
     let changed: u64 = report.migrations.iter().map(|run| run.tally.changed()).sum();
     assert_eq!(changed, dry.changed());
 
-    let events = settings("CIM-EVENTS-bank").await;
+    let events = settings(&stream).await;
     assert_eq!((events.duplicate_window, events.description.as_deref()), (WINDOW[1], Some("kept")));
-    assert_eq!(settings("KV_cim-readmodels-bank").await.max_message_size, 2 << 20);
+    assert_eq!(settings(&models).await.max_message_size, 2 << 20);
     let person = value(context.read_models().as_ref(), "person.team9.p0002").await.unwrap();
     assert_eq!(person["last"], "Last2");
     assert!(people(&context).verify_index(&by_name()).await.unwrap().is_sound());
 
     runner.add_migration(Forgets).unwrap();
     let refused = runner.migrate_to(v(3)).await.unwrap_err().to_string();
-    let text = "stream CIM-EVENTS-bank cannot be used: max_msgs must be unset and is 10; \
-                change its settings or use another name";
+    let text = format!(
+        "stream {stream} cannot be used: max_msgs must be unset and is 10; change its settings or \
+         use another name"
+    );
     assert_eq!(refused, text);
-    assert_eq!(settings("CIM-EVENTS-bank").await.max_messages, -1);
+    assert_eq!(settings(&stream).await.max_messages, -1);
 
     // What was refused before it changed anything is not in the way.
     runner.rollback_to(v(0)).await.unwrap();
-    assert_eq!(settings("CIM-EVENTS-bank").await.duplicate_window, WINDOW[0]);
-    assert_eq!(settings("KV_cim-readmodels-bank").await.max_message_size, -1);
+    assert_eq!(settings(&stream).await.duplicate_window, WINDOW[0]);
+    assert_eq!(settings(&models).await.max_message_size, -1);
     let mut after = contents_of(context.read_models().as_ref()).await;
     after.values_mut().for_each(|value| *value = value.replacen("1 ", "- ", 1));
     let removed = |key: &&String| !after.contains_key(*key);
@@ -157,19 +162,19 @@ async fn append(context: &Context, number: usize) -> Result<Head, StoreError> {
 
 #[tokio::test]
 async fn a_stream_of_thousands_of_events_is_reshaped_while_services_write_and_then_switched() {
-    let (_server, connection) = server().await;
-    let config = hasty(bank());
+    let (server, connection, bank) = server().await;
+    let (config, second) = (hasty(bank), server.name("EVENTS-2"));
     let old = Context::provision(&connection, &config).await.unwrap();
     pay(&old, 250, 11).await;
 
-    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    let reshape = StreamReshape::begin(&connection, &config, &second).await.unwrap();
     let first = reshape.copier().copy(payments).await.unwrap();
     let dropped =
         (0..250).flat_map(|n| (1..=11).map(move |round| n + round)).filter(|c| c % 3 == 0);
     assert_eq!((first.read, first.dropped), (3000, dropped.count() as u64));
     // A service goes on; another process takes up the work.
     pay(&old, 20, 2).await;
-    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    let reshape = StreamReshape::begin(&connection, &config, &second).await.unwrap();
     assert_eq!(reshape.copier().copy(payments).await.unwrap().up_to.get(), 3060);
     append(&old, 5).await.unwrap();
     let switched = reshape.switch(payments).await.unwrap();
@@ -179,7 +184,7 @@ async fn a_stream_of_thousands_of_events_is_reshaped_while_services_write_and_th
 
     // A service that knows of the new stream.
     let current = current_stream(&connection, &config).await.unwrap();
-    assert_eq!(current.event_stream_name, "EVENTS-2");
+    assert_eq!(current.event_stream_name, second);
     let new = Context::open(&connection, &current).await.unwrap();
     let found = histories(&new).await;
     assert_eq!(found.values().sum::<usize>() as u64, copied.written);
@@ -194,22 +199,25 @@ async fn a_stream_of_thousands_of_events_is_reshaped_while_services_write_and_th
     let there = new.get_events(&account(), &id(5), 0).await.unwrap();
     assert_eq!(there.len(), wanted.len());
     let opened = Context::open(&connection, &config).await.unwrap_err().to_string();
-    let text = "stream CIM-EVENTS-bank cannot be used: subjects must be covering cim.events.bank.> \
-                and is cim.frozen.CIM-EVENTS-bank.>";
-    assert!(opened.starts_with(text), "{opened}");
+    let (stream, subjects) = (config.names().event_stream, old.scheme().all_events());
+    let text = format!(
+        "stream {stream} cannot be used: subjects must be covering {subjects} and is \
+         cim.frozen.{stream}.>"
+    );
+    assert!(opened.starts_with(&text), "{opened}");
     // The old stream is as it was.
     assert_eq!(histories(&old).await.values().sum::<usize>(), 3061);
     let done = reshape.abandon().await.unwrap_err().to_string();
-    assert_eq!(done, "the copy cannot be used: stream EVENTS-2 takes events already");
+    assert_eq!(done, format!("the copy cannot be used: stream {second} takes events already"));
 }
 
 #[tokio::test]
 async fn a_switch_that_fails_stops_writers_until_it_is_abandoned() {
-    let (_server, connection) = server().await;
-    let config = hasty(bank());
+    let (server, connection, bank) = server().await;
+    let (config, second) = (hasty(bank), server.name("EVENTS-2"));
     let bank = Context::provision(&connection, &config).await.unwrap();
     pay(&bank, 5, 3).await;
-    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    let reshape = StreamReshape::begin(&connection, &config, &second).await.unwrap();
     reshape.copier().copy(payments).await.unwrap();
     let failed = reshape.switch(|_: &StoredEvent| Ok(EventEdit::Keep)).await.unwrap_err();
     assert!(matches!(failed, MigrationError::Copy { .. }), "{failed}");
@@ -228,59 +236,61 @@ async fn a_switch_that_fails_stops_writers_until_it_is_abandoned() {
 /// The switch has told services of the new stream, and has not given it the subjects.
 #[tokio::test]
 async fn a_switch_that_was_interrupted_is_finished_as_it_was_begun() {
-    let (server, connection) = server().await;
-    let config = hasty(bank());
+    let (server, connection, bank) = server().await;
+    let (config, second) = (hasty(bank), server.name("EVENTS-2"));
     let bank = Context::provision(&connection, &config).await.unwrap();
     pay(&bank, 5, 3).await;
     let client = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-    let begun = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
-    let copying = client.get_stream("EVENTS-2").await.unwrap().cached_info().config.clone();
+    let begun = StreamReshape::begin(&connection, &config, &second).await.unwrap();
+    let copying = client.get_stream(&second).await.unwrap().cached_info().config.clone();
     let copied = begun.switch(payments).await.unwrap().copied.unwrap();
     client.update_stream(&copying).await.unwrap();
 
     // As a service is told, and as it was configured at first.
     let current = current_stream(&connection, &config).await.unwrap();
-    assert_eq!(current.event_stream_name, "EVENTS-2");
+    assert_eq!(current.event_stream_name, second);
     for config in [&current, &config] {
-        let again = StreamReshape::begin(&connection, config, "EVENTS-2").await.unwrap();
+        let again = StreamReshape::begin(&connection, config, &second).await.unwrap();
         assert_eq!(again.copier().copy(payments).await.unwrap().written, 0);
         assert_eq!(again.copier().verify(payments).await.unwrap(), copied);
     }
-    let again = StreamReshape::begin(&connection, &current, "EVENTS-2").await.unwrap();
+    let again = StreamReshape::begin(&connection, &current, &second).await.unwrap();
     assert_eq!(again.switch(payments).await.unwrap().copied, Some(copied));
     let new = Context::open(&connection, &current).await.unwrap();
     assert_eq!(histories(&new).await.values().sum::<usize>() as u64, copied.written);
     append(&new, 1).await.unwrap();
 
     // The next one begins with what the context has, whatever a service was configured with.
-    let next = StreamReshape::begin(&connection, &config, "EVENTS-3").await.unwrap();
+    let third = server.name("EVENTS-3");
+    let next = StreamReshape::begin(&connection, &config, &third).await.unwrap();
     let keep = |_: &StoredEvent| Ok(EventEdit::Keep);
     assert_eq!(next.switch(keep).await.unwrap().copied.unwrap().read, copied.written + 1);
-    let third = current_stream(&connection, &config).await.unwrap();
-    assert_eq!(third.event_stream_name, "EVENTS-3");
+    let current = current_stream(&connection, &config).await.unwrap();
+    assert_eq!(current.event_stream_name, third);
 }
 
 #[tokio::test]
 async fn a_stream_is_not_copied_into_itself() {
-    let (_server, connection) = server().await;
-    Context::provision(&connection, &bank()).await.unwrap();
-    let own = "CIM-EVENTS-bank";
-    let refused = StreamReshape::begin(&connection, &bank(), own).await.err().unwrap().to_string();
-    let text = "the copy cannot be used: stream CIM-EVENTS-bank is the one to copy; give the new \
-                one another name";
+    let (_server, connection, bank) = server().await;
+    Context::provision(&connection, &bank).await.unwrap();
+    let own = bank.names().event_stream;
+    let refused = StreamReshape::begin(&connection, &bank, &own).await.err().unwrap().to_string();
+    let text = format!(
+        "the copy cannot be used: stream {own} is the one to copy; give the new one another name"
+    );
     assert_eq!(refused, text);
 }
 
 /// A sender that uses one id for ever, and lets the server forget it in between.
 #[tokio::test]
 async fn a_message_id_that_was_stored_again_and_again_is_copied_as_often() {
-    let (server, connection) = server().await;
-    let config = hasty(bank());
+    let (server, connection, bank) = server().await;
+    let (config, second) = (hasty(bank), server.name("EVENTS-2"));
     let bank = Context::provision(&connection, &config).await.unwrap();
     let client = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let stream =
         async |name: &str| client.get_stream(name).await.unwrap().cached_info().config.clone();
-    let usual = stream("CIM-EVENTS-bank").await;
+    let usual = stream(&config.names().event_stream).await;
     let forgetful = async_nats::jetstream::stream::Config {
         duplicate_window: Duration::from_millis(100),
         ..usual.clone()
@@ -290,14 +300,15 @@ async fn a_message_id_that_was_stored_again_and_again_is_copied_as_often() {
     while stored < 3 {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Nats-Msg-Id", "daily");
-        let sent = client.publish_with_headers("cim.outbox.bank.report", headers, "".into()).await;
+        let report = format!("cim.outbox.{}.report", config.context);
+        let sent = client.publish_with_headers(report, headers, "".into()).await;
         stored += usize::from(!sent.unwrap().await.unwrap().duplicate);
     }
     client.update_stream(&usual).await.unwrap();
     pay(&bank, 2, 1).await;
 
-    let reshape = StreamReshape::begin(&connection, &config, "EVENTS-2").await.unwrap();
+    let reshape = StreamReshape::begin(&connection, &config, &second).await.unwrap();
     reshape.copier().copy(payments).await.unwrap();
     assert_eq!(reshape.switch(payments).await.unwrap().copied.unwrap().read, 3 + 4);
-    assert_eq!(stream("EVENTS-2").await.duplicate_window, usual.duplicate_window);
+    assert_eq!(stream(&second).await.duplicate_window, usual.duplicate_window);
 }

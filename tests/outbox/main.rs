@@ -10,5 +10,7 @@ mod manual;
 mod new_leader;
 mod relay;
 mod server;
+#[path = "../support/test_server.rs"]
+mod test_server;
 mod trouble;
 mod webhook;

@@ -19,29 +19,31 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::domain::{config, options, order, send, send_many, until, until_done};
+use crate::test_server::TestServer;
 
-async fn connection(server: &PrivateServer) -> Connection {
-    Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap()
+async fn connection(url: &str) -> Connection {
+    Connection::connect(&ConnectionConfig::new(url)).await.unwrap()
 }
 
-async fn process(server: &PrivateServer) -> Context {
-    let config = NatsRepositoryConfig { patience_ms: 60_000, ..config() };
-    let connection = connection(server).await;
+async fn process(url: &str, context: &str) -> Context {
+    let config =
+        NatsRepositoryConfig { context: context.to_owned(), patience_ms: 60_000, ..config() };
+    let connection = connection(url).await;
     cim_persistence::backend::nats::provision(&connection, &config.topology().unwrap())
         .await
         .unwrap();
     Context::open(&connection, &config).await.unwrap()
 }
 
-fn subjects() -> Subjects {
-    Subjects::under("shop").unwrap()
+fn below(shop: &str) -> Subjects {
+    Subjects::under(shop).unwrap()
 }
 
-/// A stream of another service, which takes what is published below `shop`.
-async fn other_stream(client: &async_nats::Client) -> jetstream::stream::Stream {
+/// A stream of another service, a shop, which takes what is published below its name.
+async fn other_stream(client: &async_nats::Client, shop: &str) -> jetstream::stream::Stream {
     let config = jetstream::stream::Config {
-        name: "SHOP".to_owned(),
-        subjects: vec!["shop.>".to_owned()],
+        name: shop.to_owned(),
+        subjects: vec![format!("{shop}.>")],
         ..Default::default()
     };
     jetstream::new(client.clone()).get_or_create_stream(config).await.unwrap()
@@ -51,20 +53,21 @@ async fn other_stream(client: &async_nats::Client) -> jetstream::stream::Stream 
 /// published.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_client_reads_cloud_events() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let server = TestServer::start().await;
+    let (bank, shop) = (server.name("bank"), server.name("shop"));
+    let context = process(server.url(), &bank).await;
     let client = async_nats::connect(server.url()).await.unwrap();
-    let mut listening = client.subscribe("shop.>").await.unwrap();
+    let mut listening = client.subscribe(format!("{shop}.>")).await.unwrap();
     client.flush().await.unwrap();
-    let publisher = NatsPublisher::new(&connection(&server).await, subjects());
+    let publisher = NatsPublisher::new(&connection(server.url()).await, below(&shop));
     let mut relay = Relay::start(&Outbox::of(&context), publisher, options());
     let message = order("order 42", 7).with_subject("Größe \"XL\"").with_extension("tenant", "a");
     let position = send(&context, message).await;
     let published = listening.next().await.unwrap();
-    assert_eq!(published.subject.as_str(), "shop.orders");
-    let stream = jetstream::new(client).get_stream("CIM-EVENTS-bank").await.unwrap();
+    assert_eq!(published.subject.as_str(), format!("{shop}.orders"));
+    let stream = jetstream::new(client).get_stream(format!("CIM-EVENTS-{bank}")).await.unwrap();
     let stored = stream.get_raw_message(position.get()).await.unwrap();
-    assert_eq!(stored.subject.as_str(), "cim.outbox.bank.orders");
+    assert_eq!(stored.subject.as_str(), format!("cim.outbox.{bank}.orders"));
     for (headers, payload) in
         [(published.headers.unwrap(), published.payload), (stored.headers, stored.payload)]
     {
@@ -72,7 +75,7 @@ async fn a_plain_client_reads_cloud_events() {
         let is = |name: &str, value: &str| assert_eq!(header(name).as_deref(), Some(value));
         is("ce-specversion", "1.0");
         is("ce-type", "placed");
-        is("ce-source", "cim://bank");
+        is("ce-source", &format!("cim://{bank}"));
         is("ce-subject", "Gr%C3%B6%C3%9Fe%20%22XL%22");
         is("ce-datacontenttype", "application/json");
         is("ce-partitionkey", "order%2042");
@@ -95,8 +98,8 @@ async fn a_plain_client_reads_cloud_events() {
 async fn another_stream_gets_each_message_once_whatever_dies() {
     let mut server = PrivateServer::start(ServerConfig::Single).await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
-    let mut stream = other_stream(&client).await;
-    let processes = [process(&server).await, process(&server).await];
+    let mut stream = other_stream(&client, "shop").await;
+    let processes = [process(server.url(), "bank").await, process(server.url(), "bank").await];
     const ROUNDS: u64 = 50;
     const EACH: u64 = 24;
     let options = RelayOptions { lease: Duration::from_millis(200), ..options() };
@@ -104,7 +107,7 @@ async fn another_stream_gets_each_message_once_whatever_dies() {
     let mut last = Default::default();
     for round in 0..ROUNDS {
         let turn = usize::from(round % 2 == 0);
-        let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+        let publisher = JetStreamPublisher::new(&connection(server.url()).await, below("shop"));
         // The one before it is dropped wherever it is.
         relays[turn] = Some(Relay::start(&Outbox::of(&processes[turn]), publisher, options));
         last = send_many(&processes[0], round * EACH, EACH).await;
@@ -115,7 +118,7 @@ async fn another_stream_gets_each_message_once_whatever_dies() {
         }
     }
     drop(relays);
-    let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+    let publisher = JetStreamPublisher::new(&connection(server.url()).await, below("shop"));
     let mut relay = Relay::start(&Outbox::of(&processes[0]), publisher, options);
     let status = until_done(&mut relay, last).await;
     assert_eq!((status.parked, status.waiting), (0, 0), "{status:?}");
@@ -143,12 +146,12 @@ async fn another_stream_gets_each_message_once_whatever_dies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_connection_swallowed_is_published_again() {
     let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let context = process(server.url(), "bank").await;
     let client = async_nats::connect(server.url()).await.unwrap();
-    let mut stream = other_stream(&client).await;
+    let mut stream = other_stream(&client, "shop").await;
     let proxy = Proxy::to(&server).await;
     let connection = Connection::connect(&ConnectionConfig::new(proxy.url.as_str())).await.unwrap();
-    let publisher = NatsPublisher::new(&connection, subjects());
+    let publisher = NatsPublisher::new(&connection, below("shop"));
     let mut relay = Relay::start(&Outbox::of(&context), publisher, options());
     let count = 4000;
     let mut last = Default::default();
@@ -169,12 +172,12 @@ async fn what_a_lost_connection_swallowed_is_published_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_does_not_vouch_for_what_an_earlier_connection_took() {
     let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let context = process(server.url(), "bank").await;
     send(&context, order("k", 1)).await;
     let pending = Outbox::of(&context).get_pending(1).await.unwrap();
     let proxy = Proxy::to(&server).await;
     let config = ConnectionConfig::new(proxy.url.as_str());
-    let publisher = NatsPublisher::new(&Connection::connect(&config).await.unwrap(), subjects());
+    let publisher = NatsPublisher::new(&Connection::connect(&config).await.unwrap(), below("shop"));
     publisher.publish(&pending[0]).await.unwrap();
     publisher.settle().await.unwrap();
     publisher.publish(&pending[0]).await.unwrap();
@@ -225,17 +228,18 @@ impl Proxy {
 /// No stream listens: nothing is counted as failed, and everything comes when one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_made_late_gets_everything() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let server = TestServer::start().await;
+    let context = process(server.url(), &server.name("bank")).await;
     let last = send_many(&context, 0, 200).await;
-    let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+    let publisher =
+        JetStreamPublisher::new(&connection(server.url()).await, below(&server.name("shop")));
     let mut relay = Relay::start(&Outbox::of(&context), publisher, options());
     let down = |status: &cim_persistence::outbox::RelayStatus| {
         status.phase == RelayPhase::ReceiverUnavailable
     };
     relay.wait_until(down).await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
-    let mut stream = other_stream(&client).await;
+    let mut stream = other_stream(&client, &server.name("shop")).await;
     let status = until_done(&mut relay, last).await;
     assert_eq!((status.parked, status.published), (0, 200));
     assert_eq!(stream.info().await.unwrap().state.messages, 200);
@@ -244,12 +248,12 @@ async fn a_stream_that_is_made_late_gets_everything() {
 /// What a stream refuses for good is parked with what it said, and the rest goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stream_refuses_is_parked() {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = process(&server).await;
+    let server = TestServer::start().await;
+    let context = process(server.url(), &server.name("bank")).await;
     let client = async_nats::connect(server.url()).await.unwrap();
     let config = jetstream::stream::Config {
-        name: "SMALL".to_owned(),
-        subjects: vec!["shop.>".to_owned()],
+        name: server.name("SMALL"),
+        subjects: vec![format!("{}.>", server.name("shop"))],
         max_message_size: 2000,
         ..Default::default()
     };
@@ -259,7 +263,8 @@ async fn what_a_stream_refuses_is_parked() {
     let messages = NonEmpty::from([order("k", 0), large, order("k", 2)]);
     let outbox = Outbox::of(&context);
     let last = outbox.save_messages(&messages, &CommitInfo::default()).await.unwrap();
-    let publisher = JetStreamPublisher::new(&connection(&server).await, subjects());
+    let publisher =
+        JetStreamPublisher::new(&connection(server.url()).await, below(&server.name("shop")));
     let mut relay = Relay::start(&outbox, publisher, options());
     let status = until(&mut relay, last).await;
     assert_eq!((status.parked, status.published), (1, 2));
