@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use cim_persistence::event::Metadata;
-use cim_persistence::server::{self, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig, Ports};
 use cim_persistence::subject::AggregateId;
 use cim_persistence::testing::conformance::event_store;
 use cim_persistence::{Connection, ConnectionConfig};
+
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
 
 fn id(name: &str) -> AggregateId {
     AggregateId::new(name).unwrap()
@@ -24,22 +28,13 @@ async fn store_in_memory_keeps_every_promise() {
 
 #[tokio::test]
 async fn store_on_nats_keeps_every_promise() {
-    let server = server::from_env_or(ServerConfig::Single).await.unwrap();
+    let server = TestServer::start().await;
     let connection =
         Connection::connect(&ConnectionConfig::new(server.url().to_owned())).await.unwrap();
-    for enable_ipld in [true, false] {
-        let context = format!("suite-{}", uuid::Uuid::new_v4().simple());
+    for (context, enable_ipld) in [("blocks", true), ("json", false)] {
+        let context = server.name(context);
         let config = NatsRepositoryConfig { context, enable_ipld, ..Default::default() };
         let store = Context::provision(&connection, &config).await.unwrap();
         event_store::run(&store, id, metadata).await;
-        remove(server.url(), &config).await;
-    }
-}
-
-/// The server may be somebody else's: nothing is left on it.
-async fn remove(url: &str, config: &NatsRepositoryConfig) {
-    let jetstream = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
-    for stream in config.topology().unwrap().streams() {
-        jetstream.delete_stream(stream.name()).await.unwrap();
     }
 }

@@ -13,7 +13,6 @@ use cim_persistence::event::{Headers, NonEmpty, names};
 use cim_persistence::event_log::{
     Commit, CommitPolicy, Committer, EventLog, LogQuery, MemoryLog, NatsLog,
 };
-use cim_persistence::server::{self, Server, ServerConfig};
 use cim_persistence::state::NatsKeyValue;
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, Subject, SubjectScheme};
 use cim_persistence::testing::conformance::event_log::{self, LogUnderTest};
@@ -22,16 +21,20 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
+
 #[tokio::test]
 async fn log_keeps_every_promise() {
     let bench = Bench::start().await;
     let mut broken = Vec::new();
     for case in event_log::cases() {
-        let (name, under) = bench.log().await;
+        let (_, under) = bench.log().await;
         if let Err(how) = case.run(under).await {
             broken.push(format!("{}: {how}", case.name()));
         }
-        bench.remove(&name).await;
     }
     assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
 }
@@ -46,7 +49,6 @@ async fn bucket_keeps_every_promise() {
         if let Err(how) = case.run(Arc::new(store)).await {
             broken.push(format!("{}: {how}", case.name()));
         }
-        bench.remove(&format!("KV_{bucket}")).await;
     }
     assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
 }
@@ -56,7 +58,7 @@ async fn bucket_keeps_every_promise() {
 async fn model_judges_writes_as_the_server_does() {
     let bench = Bench::start().await;
     for seed in 0..6 {
-        let (name, server) = bench.log().await;
+        let (_, server) = bench.log().await;
         let memory =
             LogUnderTest { log: Arc::new(MemoryLog::new()), scheme: server.scheme.clone() };
         let mut draw = Draw(seed);
@@ -71,7 +73,6 @@ async fn model_judges_writes_as_the_server_does() {
         }
         assert!(seen.len() == 3 && seen.values().all(|times| *times >= 5), "{seen:?}");
         assert_eq!(contents(&memory).await, contents(&server).await, "seed {seed}");
-        bench.remove(&name).await;
     }
 }
 
@@ -103,14 +104,13 @@ async fn what_a_small_client_throws_away_is_read_again() {
             log.read(query).map_ok(|message| message.position.get()).try_collect().await.unwrap();
         assert_eq!(read, (1..=MESSAGES).collect::<Vec<_>>());
     }
-    bench.remove(&name).await;
 }
 
 /// Messages of many callers leave together, and their answers come together; some callers do not wait for theirs.
 #[tokio::test]
 async fn each_caller_gets_the_answer_to_his_own_message() {
     let bench = Bench::start().await;
-    let (name, under) = bench.log().await;
+    let (_, under) = bench.log().await;
     let mut callers = FuturesUnordered::new();
     for number in 0..500 {
         let publishing = under.log.publish(order(&under.scheme, number));
@@ -133,7 +133,6 @@ async fn each_caller_gets_the_answer_to_his_own_message() {
     for (position, payload) in answers {
         assert_eq!(stored.get(&position), Some(&payload));
     }
-    bench.remove(&name).await;
 }
 
 #[tokio::test]
@@ -160,7 +159,6 @@ async fn commits_whose_acknowledgements_a_small_client_throws_away_are_stored_on
     stored.sort_unstable();
     assert_eq!(stored, (1..=300).collect::<Vec<_>>());
     assert_eq!(contents(&under).await.len(), 300);
-    bench.remove(&name).await;
 }
 
 #[tokio::test]
@@ -173,7 +171,6 @@ async fn a_message_that_no_stream_takes_is_answered_at_once() {
     let wanted = format!("no stream takes messages on {}", message.subject);
     assert_eq!(unknown(log.publish(message).await), wanted);
     assert_eq!(contents(&under).await, []);
-    bench.remove(&name).await;
 }
 
 #[tokio::test]
@@ -200,7 +197,6 @@ async fn each_message_is_given_up_in_its_own_time() {
     assert!(futures::poll!(&mut waiting).is_pending());
     assert!(futures::poll!(&mut waiting_for_ever).is_pending());
     patient.publish(order(&under.scheme, 1)).await.unwrap();
-    bench.remove(&name).await;
 }
 
 #[test]
@@ -219,7 +215,6 @@ fn nobody_waits_for_a_runtime_that_does_not_run() {
     assert_eq!(unknown(given_up), wanted);
     // Now it is known that nobody drives that runtime.
     assert_eq!(home.block_on(under.log.publish(message)).unwrap().get(), 2);
-    home.block_on(bench.remove(&name));
     drop(resting);
 }
 
@@ -227,7 +222,7 @@ fn nobody_waits_for_a_runtime_that_does_not_run() {
 fn nobody_waits_for_what_a_runtime_published_that_has_ended() {
     let home = tokio::runtime::Runtime::new().unwrap();
     let bench = home.block_on(Bench::start());
-    let (name, under) = home.block_on(bench.log());
+    let (_, under) = home.block_on(bench.log());
     let (message, _listening) = home.block_on(unanswered(&bench));
     let elsewhere = tokio::runtime::Runtime::new().unwrap();
     elsewhere.block_on(under.log.publish(order(&under.scheme, 1))).unwrap();
@@ -236,7 +231,6 @@ fn nobody_waits_for_what_a_runtime_published_that_has_ended() {
     drop(elsewhere);
     let wanted = format!("the runtime that published a message on {} has ended", message.subject);
     assert_eq!(unknown(home.block_on(waiting)), wanted);
-    home.block_on(bench.remove(&name));
 }
 
 #[test]
@@ -244,14 +238,13 @@ fn publishing_goes_on_when_the_runtime_it_began_on_has_ended() {
     let runtime = || tokio::runtime::Runtime::new().unwrap();
     let home = runtime();
     let bench = home.block_on(Bench::start());
-    let (name, under) = home.block_on(bench.log());
+    let (_, under) = home.block_on(bench.log());
     for number in 1..=3 {
         let elsewhere = runtime();
         let position = elsewhere.block_on(under.log.publish(order(&under.scheme, number))).unwrap();
         assert_eq!(position.get(), number);
     }
     assert_eq!(home.block_on(under.log.publish(order(&under.scheme, 4))).unwrap().get(), 4);
-    home.block_on(bench.remove(&name));
 }
 
 /// A message that no stream takes.
@@ -358,16 +351,16 @@ impl Draw {
     }
 }
 
-/// A server, and streams of names that nobody else has.
+/// A server, and streams of names that nobody else has and no other case.
 struct Bench {
     connection: Connection,
     jetstream: jetstream::Context,
-    server: Server,
+    server: TestServer,
 }
 
 impl Bench {
     async fn start() -> Self {
-        let server = server::from_env_or(ServerConfig::Single).await.unwrap();
+        let server = TestServer::start().await;
         let client = async_nats::connect(server.url()).await.unwrap();
         let connection = Connection::from_client(client.clone());
         Self { connection, jetstream: jetstream::new(client), server }
@@ -390,7 +383,7 @@ impl Bench {
     }
 
     async fn log(&self) -> (String, LogUnderTest) {
-        let context = unique();
+        let context = self.server.name(&unique());
         let settings = jetstream::stream::Config {
             name: format!("CIM-EVENTS-{context}"),
             subjects: vec![format!("cim.events.{context}.>")],
@@ -410,7 +403,7 @@ impl Bench {
     }
 
     async fn bucket(&self) -> String {
-        let bucket = unique();
+        let bucket = self.server.name(&unique());
         let settings = jetstream::stream::Config {
             name: format!("KV_{bucket}"),
             subjects: vec![format!("$KV.{bucket}.>")],
@@ -424,10 +417,6 @@ impl Bench {
         };
         self.create(settings).await;
         bucket
-    }
-
-    async fn remove(&self, stream: &str) {
-        self.jetstream.delete_stream(stream).await.unwrap();
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer, stream};
 use async_nats::{Client, HeaderMap};
-use cim_persistence::server::{self, PrivateServer, ServerConfig};
 use cim_persistence::subject::{InvalidPattern, Pattern};
 use futures::{StreamExt as _, TryStreamExt as _};
 use proptest::collection::{btree_set, vec};
@@ -17,6 +16,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
+
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -82,7 +86,7 @@ fn new_root() -> String {
 #[test]
 fn a_pattern_matches_what_a_subscription_receives() {
     let runtime = runtime();
-    let server = runtime.block_on(server::from_env_or(ServerConfig::Single)).unwrap();
+    let server = runtime.block_on(TestServer::start());
     let client = runtime.block_on(async_nats::connect(server.url())).unwrap();
     // A server takes wildcards in the subject of a message literally.
     check(&runtime, subject_tail(&["*", ">", "a*", ">b"]), async |patterns, subjects| {
@@ -146,13 +150,13 @@ async fn subscribe(
 #[test]
 fn a_pattern_matches_what_a_stream_filters_by_it() {
     let runtime = runtime();
-    let server = runtime.block_on(server::from_env_or(ServerConfig::Single)).unwrap();
+    let server = runtime.block_on(TestServer::start());
     let client = runtime.block_on(async_nats::connect(server.url())).unwrap();
     let store = runtime.block_on(async { jetstream::new(client) });
     // No whole wildcards here: a stream keeps a message that is published on one, and a filter may count it and not
     // deliver it. This crate never writes such a subject.
     check(&runtime, subject_tail(&["a*", ">b"]), async |patterns, subjects| {
-        let root = new_root();
+        let root = server.name(&new_root());
         let stream = store_on(&store, &root, subjects.iter().map(|tail| below(&root, tail))).await;
         let subjects = subjects.iter().map(|tail| below(&root, tail)).collect();
         let mut result = Ok(());
@@ -227,7 +231,7 @@ async fn delivered(stream: &stream::Stream<stream::Info>, pattern: &str) -> Vec<
 #[test]
 fn what_a_server_refuses_to_subscribe_to_is_no_pattern() {
     let runtime = runtime();
-    let server = runtime.block_on(PrivateServer::start(ServerConfig::Single)).unwrap();
+    let server = runtime.block_on(TestServer::start());
     let mut texts: Vec<String> =
         ["a*", "$JS.>", "ä.=2E", "a,b", "a;b", "\"a\"", "{a}"].map(str::to_owned).to_vec();
     texts.extend(["a".repeat(1024), vec!["*"; 512].join("."), format!("a.{}", "ä".repeat(511))]);
@@ -255,10 +259,14 @@ fn what_a_server_refuses_to_subscribe_to_is_no_pattern() {
 /// Whether the server accepts a subscription to each of the texts, which hold no white space. Spoken by hand, because
 /// clients refuse some texts before a server sees them.
 async fn accepted(url: &str, texts: &[String]) -> Vec<bool> {
-    let address = url.strip_prefix("nats://").unwrap();
-    let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+    let address: async_nats::ServerAddr = url.parse().unwrap();
+    let connection = TcpStream::connect((address.host(), address.port())).await.unwrap();
+    let (read, mut write) = connection.into_split();
     let mut lines = BufReader::new(read).lines();
-    let mut request = "CONNECT {\"verbose\":false}\r\n".to_owned();
+    let login = serde_json::json!({
+        "verbose": false, "user": address.username(), "pass": address.password(),
+    });
+    let mut request = format!("CONNECT {login}\r\n");
     for (text, id) in texts.iter().zip(1..) {
         request += &format!("SUB {text} {id}\r\nPING\r\n");
     }
