@@ -15,13 +15,17 @@ use cim_persistence::clock::Timestamp;
 use cim_persistence::content_store::{ContentAddressedStorage, ContentError};
 use cim_persistence::event::{Envelope, Metadata, NonEmpty};
 use cim_persistence::ipld::{BlockError, Chain, ChainError, Codec, Hash, IpldSerializer};
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::state::{
     Change, Expected, Key, KeyValue, KeyWrite, MemoryKeyValue, NatsKeyValue,
 };
 use cim_persistence::subject::{AggregateId, AggregateType, ContextName, EventType};
 use cim_persistence::testing::faults::{Fault, Faults};
 use uuid::Uuid;
+
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
 
 const BUCKET: &str = "blocks";
 
@@ -62,12 +66,13 @@ kept_by_every_bucket! {
 }
 
 /// A server with a bucket that was made without this crate.
-async fn bucket_on_a_server() -> (PrivateServer, NatsKeyValue) {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+async fn bucket_on_a_server() -> (TestServer, NatsKeyValue) {
+    let server = TestServer::start().await;
     let client = async_nats::connect(server.url()).await.unwrap();
-    let config = kv::Config { bucket: BUCKET.to_owned(), ..kv::Config::default() };
+    let name = server.name(BUCKET);
+    let config = kv::Config { bucket: name.clone(), ..kv::Config::default() };
     jetstream::new(client.clone()).create_key_value(config).await.unwrap();
-    let bucket = NatsKeyValue::open(&Connection::from_client(client), BUCKET).await.unwrap();
+    let bucket = NatsKeyValue::open(&Connection::from_client(client), &name).await.unwrap();
     (server, bucket)
 }
 
@@ -160,8 +165,8 @@ async fn a_deleted_block_can_be_stored_again(bucket: Arc<dyn KeyValue>) {
 async fn a_block_that_is_not_there_is_not_found(bucket: Arc<dyn KeyValue>) {
     let cid = IpldSerializer::default().cid_of(b"\x01");
     match storage(&bucket).retrieve::<u8>(&cid).await {
-        Err(ContentError::NotFound { cid: missing, bucket }) => {
-            assert_eq!((*missing, bucket.as_str()), (cid, BUCKET));
+        Err(ContentError::NotFound { cid: missing, bucket: name }) => {
+            assert_eq!((*missing, name.as_str()), (cid, bucket.bucket()));
         }
         other => panic!("{other:?}"),
     }
@@ -181,8 +186,8 @@ async fn a_damaged_block_is_found_on_every_way(bucket: Arc<dyn KeyValue>) {
     ];
     for found in found {
         match found {
-            Err(ContentError::Block { cid: which, bucket, source }) => {
-                assert_eq!((*which, bucket.as_str(), &source), (cid, BUCKET, &mismatch));
+            Err(ContentError::Block { cid: which, bucket: name, source }) => {
+                assert_eq!((*which, name.as_str(), &source), (cid, bucket.bucket(), &mismatch));
             }
             other => panic!("{other:?}"),
         }
@@ -241,11 +246,11 @@ async fn a_chain_with_a_hole_or_damage_is_found(bucket: Arc<dyn KeyValue>) {
     let actual = Box::new(chain.blocks()[0].cid);
     let source = BlockError::CidMismatch { claimed: Box::new(second), actual };
     let damaged = ChainError::Block { version: 2, source };
-    expect_error(&blocks, &head, damaged).await;
+    expect_error(&bucket, &head, damaged).await;
 
     set(&bucket, &second, Change::Delete).await;
     let missing = ChainError::Missing { version: 2, cid: Box::new(second) };
-    expect_error(&blocks, &head, missing).await;
+    expect_error(&bucket, &head, missing).await;
 
     let stray = storage(&bucket).store("no event").await.unwrap();
     match blocks.get_chain(&stray, MANY).await {
@@ -256,10 +261,10 @@ async fn a_chain_with_a_hole_or_damage_is_found(bucket: Arc<dyn KeyValue>) {
     }
 }
 
-async fn expect_error(blocks: &ContentAddressedStorage, head: &Cid, error: ChainError) {
-    match blocks.get_chain(head, MANY).await {
-        Err(ContentError::Chain { head: which, bucket, source }) => {
-            assert_eq!((*which, bucket.as_str(), source), (*head, BUCKET, error));
+async fn expect_error(bucket: &Arc<dyn KeyValue>, head: &Cid, error: ChainError) {
+    match storage(bucket).get_chain(head, MANY).await {
+        Err(ContentError::Chain { head: which, bucket: name, source }) => {
+            assert_eq!((*which, name.as_str(), source), (*head, bucket.bucket(), error));
         }
         other => panic!("{other:?}"),
     }

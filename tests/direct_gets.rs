@@ -19,6 +19,11 @@ use futures::future::{join, join_all};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
+
 /// Every read that any replica may answer.
 #[derive(Debug, Clone, Copy)]
 enum Read {
@@ -43,20 +48,28 @@ struct Bench<S> {
     server: S,
 }
 
-impl Bench<PrivateServer> {
+impl Bench<TestServer> {
     async fn start() -> Self {
-        let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+        let server = TestServer::start().await;
+        let (url, name) = (server.url().to_owned(), server.name("books"));
+        Self::on(server, &url, &name, 1).await
+    }
+}
+
+impl Bench<PrivateServer> {
+    async fn alone(settings: ServerConfig) -> Self {
+        let server = PrivateServer::start(settings).await.unwrap();
         let url = server.url().to_owned();
-        Self::on(server, &url, 1).await
+        Self::on(server, &url, "books", 1).await
     }
 }
 
 /// Stores the entry once. A young cluster may not hear at first that its stream listens.
-async fn store_one(jetstream: &jetstream::Context) {
+async fn store_one(jetstream: &jetstream::Context, bucket: &str) {
     let stored = async {
         loop {
             let message = PublishMessage::build().message_id("one").payload("1".into());
-            let sent = jetstream.send_publish("$KV.books.one", message).await.unwrap();
+            let sent = jetstream.send_publish(format!("$KV.{bucket}.one"), message).await.unwrap();
             match sent.await {
                 Ok(_) => return,
                 Err(error) => assert_eq!(error.kind(), PublishErrorKind::StreamNotFound),
@@ -67,27 +80,34 @@ async fn store_one(jetstream: &jetstream::Context) {
 }
 
 impl<S> Bench<S> {
-    async fn on(server: S, url: &str, num_replicas: usize) -> Self {
+    async fn on(server: S, url: &str, name: &str, num_replicas: usize) -> Self {
         let client = async_nats::connect(url).await.unwrap();
         let jetstream = jetstream::new(client.clone());
-        let settings = stream::Config { num_replicas, ..settings(true) };
+        let settings = stream::Config { num_replicas, ..settings(name, true) };
         jetstream.create_stream(settings).await.unwrap();
-        store_one(&jetstream).await;
+        store_one(&jetstream, name).await;
         let connection = Connection::from_client(client).with_timeout(TIMEOUT);
-        let bucket = NatsKeyValue::open(&connection, "books").await.unwrap();
-        let log = NatsLog::open(&connection, "KV_books").await.unwrap();
+        let bucket = NatsKeyValue::open(&connection, name).await.unwrap();
+        let log = NatsLog::open(&connection, &format!("KV_{name}")).await.unwrap();
         Self { jetstream, bucket, log, server }
     }
 
     /// Lets the server take direct gets, or nobody.
     async fn allow_direct(&self, allowed: bool) {
-        self.jetstream.update_stream(settings(allowed)).await.unwrap();
+        let settings = settings(self.bucket.bucket(), allowed);
+        self.jetstream.update_stream(settings).await.unwrap();
+    }
+
+    /// The name of the bucket's stream.
+    fn stream(&self) -> String {
+        format!("KV_{}", self.bucket.bucket())
     }
 
     /// Whoever asks something of the stream.
     async fn asking(&self, what: &str) -> Subscriber {
         let client = self.jetstream.client();
-        let asking = client.subscribe(format!("$JS.API.{what}.KV_books")).await.unwrap();
+        let subject = format!("$JS.API.{what}.{}", self.stream());
+        let asking = client.subscribe(subject).await.unwrap();
         client.flush().await.unwrap();
         asking
     }
@@ -123,10 +143,10 @@ impl<S> Bench<S> {
     }
 }
 
-fn settings(allow_direct: bool) -> stream::Config {
+fn settings(bucket: &str, allow_direct: bool) -> stream::Config {
     stream::Config {
-        name: "KV_books".to_owned(),
-        subjects: vec!["$KV.books.>".to_owned()],
+        name: format!("KV_{bucket}"),
+        subjects: vec![format!("$KV.{bucket}.>")],
         max_messages_per_subject: 1,
         allow_direct,
         ..Default::default()
@@ -158,11 +178,12 @@ async fn a_read_that_nobody_takes_is_asked_again_until_somebody_does() {
 async fn a_read_that_nobody_ever_takes_says_so() {
     let bench = Bench::start().await;
     bench.allow_direct(false).await;
+    let requests = format!("$JS.API.DIRECT.GET.{}", bench.stream());
     let reads = READS.map(|read| bench.find(read));
     for (read, found) in READS.into_iter().zip(join_all(reads).await) {
         let subject = match read {
-            Read::Get => "$JS.API.DIRECT.GET.KV_books.$KV.books.one",
-            _ => "$JS.API.DIRECT.GET.KV_books",
+            Read::Get => format!("{requests}.$KV.{}.one", bench.bucket.bucket()),
+            _ => requests.clone(),
         };
         let wanted = unavailable(&format!("no server takes requests on {subject}"));
         assert_eq!(found.unwrap_err().to_string(), wanted, "{read:?}");
@@ -172,13 +193,12 @@ async fn a_read_that_nobody_ever_takes_says_so() {
 #[tokio::test]
 async fn a_read_of_a_stream_that_is_gone_says_so() {
     let bench = Bench::start().await;
-    bench.jetstream.delete_stream("KV_books").await.unwrap();
+    let stream = bench.stream();
+    bench.jetstream.delete_stream(&stream).await.unwrap();
+    let wanted =
+        format!("stream {stream} does not exist; provision it or check the configured name");
     for read in READS {
-        assert_eq!(
-            bench.find(read).await.unwrap_err().to_string(),
-            "stream KV_books does not exist; provision it or check the configured name",
-            "{read:?}"
-        );
+        assert_eq!(bench.find(read).await.unwrap_err().to_string(), wanted, "{read:?}");
     }
 }
 
@@ -187,7 +207,7 @@ const CALLERS: usize = 3000;
 
 #[tokio::test]
 async fn every_read_ends_in_its_time_while_there_is_no_server() {
-    let mut bench = Bench::start().await;
+    let mut bench = Bench::alone(ServerConfig::Single).await;
     bench.server.kill();
     let reads = (0..CALLERS).map(|_| bench.find(Read::Get));
     let reads = timeout(60 * TIMEOUT, join_all(reads)).await.expect("no read waits for the server");
@@ -208,7 +228,7 @@ async fn every_read_ends_in_its_time_while_there_is_no_server() {
 async fn that_nothing_matches_is_said_as_soon_as_the_leader_says_so() {
     let cluster = PrivateCluster::start().await.unwrap();
     let url = cluster.url(Node::One).to_owned();
-    let bench = Bench::on(cluster, &url, 3).await;
+    let bench = Bench::on(cluster, &url, "books", 3).await;
     assert_eq!(bench.find(Read::Get).await.unwrap(), 1);
     let mut asking = bench.asking("DIRECT.GET").await;
     let pattern = |text| NonEmpty::one(Pattern::parse(text).unwrap());
@@ -232,9 +252,7 @@ fn large(key: usize) -> KeyWrite {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_is_full_before_its_last_entry_finds_it() {
-    let server = PrivateServer::start(ServerConfig::DefaultSync).await.unwrap();
-    let url = server.url().to_owned();
-    let bench = Bench::on(server, &url, 1).await;
+    let bench = Bench::alone(ServerConfig::DefaultSync).await;
     let pattern = NonEmpty::one(Pattern::parse("k.*").unwrap());
     let keys: Vec<Key> = (0..270).map(|key| Key::new(format!("k.{key}")).unwrap()).collect();
     for count in 1..=keys.len() {
@@ -255,9 +273,7 @@ async fn a_read_that_is_full_before_its_last_entry_finds_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_is_changed_between_two_requests_of_a_read_is_found() {
     const KEYS: usize = 900;
-    let server = PrivateServer::start(ServerConfig::DefaultSync).await.unwrap();
-    let url = server.url().to_owned();
-    let bench = Bench::on(server, &url, 1).await;
+    let bench = Bench::alone(ServerConfig::DefaultSync).await;
     for key in 0..KEYS {
         bench.bucket.write(NonEmpty::one(large(key))).await.unwrap();
     }

@@ -12,7 +12,6 @@ use cim_persistence::event::{Metadata, NonEmpty};
 use cim_persistence::event_log::MemoryLog;
 use cim_persistence::ipld::{BlockFormat, Codec, Hash};
 use cim_persistence::prelude::{EventStore, StoreFailure};
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::state::MemoryKeyValue;
 use cim_persistence::store::{
     CommitInfo, Context, EventFilter, ExpectedVersion, NatsRepositoryConfig, NewEvent, Optimistic,
@@ -24,11 +23,16 @@ use futures::TryStreamExt;
 use ipld_core::ipld;
 use uuid::Uuid;
 
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
+
 /// A context, and the server it lives on if it has one.
 struct Place {
     name: &'static str,
     context: Context,
-    server: Option<PrivateServer>,
+    server: Option<TestServer>,
 }
 
 impl Place {
@@ -41,9 +45,10 @@ impl Place {
     }
 }
 
-async fn open(server: &PrivateServer) -> Context {
+async fn open(server: &TestServer) -> Context {
     let connection = Connection::connect(&ConnectionConfig::new(server.url())).await.unwrap();
-    Context::provision(&connection, &config()).await.unwrap()
+    let config = NatsRepositoryConfig { context: server.name("sales"), ..config() };
+    Context::provision(&connection, &config).await.unwrap()
 }
 
 fn config() -> NatsRepositoryConfig {
@@ -52,7 +57,7 @@ fn config() -> NatsRepositoryConfig {
 
 /// A context on a server and one in memory.
 async fn places() -> [Place; 2] {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let server = TestServer::start().await;
     [
         Place { name: "server", context: open(&server).await, server: Some(server) },
         Place { name: "memory", context: on(MemoryLog::new()), server: None },

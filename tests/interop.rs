@@ -9,7 +9,6 @@ use cim_persistence::backend::nats::Connection;
 use cim_persistence::event::{DomainEvent, Metadata};
 use cim_persistence::prelude::Aggregate;
 use cim_persistence::repository::{Repository, SaveOptions};
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::state::{Key, KeyValue, NatsKeyValue};
 use cim_persistence::store::{Context, StoredEvent};
 use futures::{StreamExt, TryStreamExt};
@@ -17,6 +16,11 @@ use ipld_core::cid::Cid;
 use ipld_core::ipld::Ipld;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Order {
@@ -56,9 +60,9 @@ impl Aggregate for Order {
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// A server with one order of two events, the events, and a client that knows nothing of this crate.
-async fn written() -> (PrivateServer, Vec<StoredEvent>, async_nats::jetstream::Context) {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let sales = Context::connect(server.url(), "sales").await.unwrap();
+async fn written() -> (TestServer, Vec<StoredEvent>, async_nats::jetstream::Context) {
+    let server = TestServer::start().await;
+    let sales = Context::connect(server.url(), &server.name("sales")).await.unwrap();
     let orders = Repository::<Order>::of(&sales).unwrap();
     let options = SaveOptions {
         create_snapshot: true,
@@ -83,10 +87,11 @@ fn map(bytes: &[u8]) -> std::collections::BTreeMap<String, Ipld> {
 
 #[tokio::test]
 async fn consumer_reads_events_by_their_headers_and_their_block() {
-    let (_server, history, jetstream) = written().await;
-    let stream = jetstream.get_stream("CIM-EVENTS-sales").await.unwrap();
+    let (server, history, jetstream) = written().await;
+    let sales = server.name("sales");
+    let stream = jetstream.get_stream(format!("CIM-EVENTS-{sales}")).await.unwrap();
     let config = pull::Config {
-        filter_subject: "cim.events.sales.order.>".to_owned(),
+        filter_subject: format!("cim.events.{sales}.order.>"),
         ack_policy: AckPolicy::None,
         ..pull::Config::default()
     };
@@ -95,7 +100,7 @@ async fn consumer_reads_events_by_their_headers_and_their_block() {
     let messages: Vec<_> = messages.try_collect().await.unwrap();
     assert_eq!(messages.len(), 2);
     for (message, event) in messages.iter().zip(&history) {
-        assert_eq!(message.subject.as_str(), "cim.events.sales.order.4=2E2");
+        assert_eq!(message.subject.as_str(), format!("cim.events.{sales}.order.4=2E2"));
         let headers = message.headers.as_ref().unwrap();
         let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
         assert_eq!(header("Cim-Event-Id"), Some(event.event_id().to_string()));
@@ -110,7 +115,7 @@ async fn consumer_reads_events_by_their_headers_and_their_block() {
         assert_eq!(header("Cim-Causation-Id"), event.causation_id().map(|id| id.to_string()));
         assert_eq!(header("traceparent").as_deref(), Some(TRACE));
         let block = map(&message.payload);
-        assert_eq!(block["context"], Ipld::from("sales"));
+        assert_eq!(block["context"], Ipld::from(sales.as_str()));
         assert_eq!(block["aggregate"], Ipld::from("order"));
         assert_eq!(block["version"], Ipld::Integer(event.version().into()));
         assert_eq!(block["type"], Ipld::from("added"));
@@ -124,13 +129,14 @@ async fn consumer_reads_events_by_their_headers_and_their_block() {
 #[tokio::test]
 async fn every_key_of_a_key_value_client_is_read() {
     const KEY: &str = "a/b-c_d=e.F9";
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
+    let server = TestServer::start().await;
     let client = async_nats::connect(server.url()).await.unwrap();
-    let settings = kv::Config { bucket: "notes".to_owned(), ..Default::default() };
+    let bucket = server.name("notes");
+    let settings = kv::Config { bucket: bucket.clone(), ..Default::default() };
     let notes =
         async_nats::jetstream::new(client.clone()).create_key_value(settings).await.unwrap();
     let revision = notes.put(KEY, "tea".into()).await.unwrap();
-    let ours = NatsKeyValue::open(&Connection::from_client(client), "notes").await.unwrap();
+    let ours = NatsKeyValue::open(&Connection::from_client(client), &bucket).await.unwrap();
     let keys = ours.keys(">").await.unwrap();
     assert_eq!(keys.iter().map(Key::as_str).collect::<Vec<_>>(), [KEY]);
     let slot = ours.get(&keys[0], ReadFrom::Leader).await.unwrap();
@@ -139,11 +145,11 @@ async fn every_key_of_a_key_value_client_is_read() {
 
 #[tokio::test]
 async fn key_value_client_reads_state_and_snapshots() {
-    let (_server, history, jetstream) = written().await;
+    let (server, history, jetstream) = written().await;
     for (bucket, key) in
         [("cim-state-sales", "order.4=2E2"), ("cim-snapshots-sales", "order.4=2E2.2")]
     {
-        let store = jetstream.get_key_value(bucket).await.unwrap();
+        let store = jetstream.get_key_value(server.name(bucket)).await.unwrap();
         let keys: Vec<String> = store.keys().await.unwrap().try_collect().await.unwrap();
         assert_eq!(keys, [key]);
         let record = map(&store.get(key).await.unwrap().unwrap());
@@ -158,9 +164,10 @@ async fn key_value_client_sees_states_written_in_a_batch_as_ordinary_entries() {
     use async_nats::jetstream::kv::Operation;
     const ORDERS: usize = 50;
     let (server, _, jetstream) = written().await;
-    let store = jetstream.get_key_value("cim-state-sales").await.unwrap();
+    let bucket = server.name("cim-state-sales");
+    let store = jetstream.get_key_value(&bucket).await.unwrap();
     let mut watch = store.watch("order.*").await.unwrap();
-    let sales = Context::connect(server.url(), "sales").await.unwrap();
+    let sales = Context::connect(server.url(), &server.name("sales")).await.unwrap();
     let orders = Repository::<Order>::of(&sales).unwrap();
     let saving = (0..ORDERS).map(async |number| {
         let order = Order::new(&format!("batch-{number}"));
@@ -172,7 +179,7 @@ async fn key_value_client_sees_states_written_in_a_batch_as_ordinary_entries() {
     for _ in 0..ORDERS {
         let seen = tokio::time::timeout(std::time::Duration::from_secs(60), watch.next()).await;
         let entry = seen.expect("the watcher sees every state").unwrap().unwrap();
-        assert_eq!((entry.operation, entry.bucket.as_str()), (Operation::Put, "cim-state-sales"));
+        assert_eq!((entry.operation, &entry.bucket), (Operation::Put, &bucket));
         let again = store.entry(&entry.key).await.unwrap().unwrap();
         assert_eq!((again.revision, again.value), (entry.revision, entry.value));
     }

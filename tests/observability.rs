@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use cim_persistence::event::DomainEvent;
 use cim_persistence::prelude::Aggregate;
 use cim_persistence::repository::{LoadOptions, Repository, SaveOptions};
-use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::Context;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use serde::{Deserialize, Serialize};
@@ -18,6 +17,11 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
 use tracing_subscriber::{Layer, Registry};
+
+use test_server::TestServer;
+
+#[path = "support/test_server.rs"]
+mod test_server;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Counter(String, u64);
@@ -46,9 +50,9 @@ impl Aggregate for Counter {
     }
 }
 
-async fn counters(context: &str) -> (PrivateServer, Repository<Counter>) {
-    let server = PrivateServer::start(ServerConfig::Single).await.unwrap();
-    let context = Context::connect(server.url(), context).await.unwrap();
+async fn counters(context: &str) -> (TestServer, Repository<Counter>) {
+    let server = TestServer::start().await;
+    let context = Context::connect(server.url(), &server.name(context)).await.unwrap();
     let counters = Repository::of(&context).unwrap();
     (server, counters)
 }
@@ -152,16 +156,17 @@ async fn spans_carry_the_fields_one_searches_for() {
     let spans = Spans::default();
     // For all threads: tracing decides once per span whether anybody listens, and another test may be first to ask.
     tracing::subscriber::set_global_default(Registry::default().with(spans.clone())).unwrap();
-    let (_server, counters) = counters("lab").await;
+    let (server, counters) = counters("lab").await;
+    let lab = server.name("lab");
     work(&counters).await;
     let seen = spans.0.lock().unwrap();
     let of = |name: &str| -> Vec<&Fields> {
-        let wanted = |(_, span, fields): &&Span| *span == name && fields["context"] == "lab";
+        let wanted = |(_, span, fields): &&Span| *span == name && fields["context"] == lab;
         seen.iter().filter(wanted).map(|(.., fields)| fields).collect()
     };
     let [saved, refused] = of("save")[..] else { panic!("two saves") };
     for (field, value) in [
-        ("context", "lab"),
+        ("context", lab.as_str()),
         ("aggregate", "counter"),
         ("id", "visits"),
         ("version", "1"),
