@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use cim_persistence::event::DomainEvent;
 use cim_persistence::prelude::Aggregate;
 use cim_persistence::repository::{LoadOptions, Repository, SaveOptions};
-use cim_persistence::store::Context;
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use cim_persistence::store::{Context, ExpectedVersion};
+use cim_persistence::testing::{TestBackend, TestContext};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing::field::{Field, Visit};
@@ -58,7 +59,7 @@ async fn counters(context: &str) -> (TestServer, Repository<Counter>) {
 }
 
 /// Two saves of which the second is refused, two loads of which the second finds nothing, two transactions of which the
-/// second is refused.
+/// second is refused, and operations that are none of these, of which the last finds nothing.
 async fn work(counters: &Repository<Counter>) {
     let visits = Counter::new(&"visits".to_owned());
     counters.save(&visits, vec![Counted], SaveOptions::default()).await.unwrap();
@@ -69,7 +70,31 @@ async fn work(counters: &Repository<Counter>) {
     counters.transact(&"visits".into(), count).await.unwrap();
     let refuse = |_: &Counter| Err::<[Counted; 0], _>("enough");
     counters.transact(&"visits".into(), refuse).await.unwrap_err();
+    assert!(counters.exists(&"visits".into()).await.unwrap());
+    counters.create_snapshot(&"visits".into()).await.unwrap();
+    counters.verify(&"nothing".into()).await.unwrap_err();
     counters.context().flush().await;
+}
+
+/// What was counted and how long it took, each by its name with the operation and the outcome.
+fn told(snapshotter: &Snapshotter) -> (HashMap<String, u64>, HashMap<String, Vec<f64>>) {
+    let (mut counts, mut timed) = (HashMap::new(), HashMap::new());
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        let labels = key.labels().filter(|label| ["operation", "outcome"].contains(&label.key()));
+        let name = [key.name()].into_iter().chain(labels.map(|label| label.value()));
+        let name = name.collect::<Vec<_>>().join(" ");
+        match value {
+            DebugValue::Counter(count) => {
+                counts.insert(name, count);
+            }
+            DebugValue::Histogram(values) => {
+                timed.insert(name, values.into_iter().map(f64::from).collect());
+            }
+            DebugValue::Gauge(_) => {}
+        }
+    }
+    (counts, timed)
 }
 
 #[tokio::test]
@@ -79,25 +104,14 @@ async fn operations_are_counted_by_their_outcome_and_timed() {
     let _recording = metrics::set_default_local_recorder(&recorder);
     let (_server, counters) = counters("metered").await;
     work(&counters).await;
-    let (mut counts, mut timed) = (HashMap::new(), HashMap::new());
-    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-        let key = key.key();
-        let outcome = key.labels().find(|label| label.key() == "outcome").map(|l| l.value());
-        let name =
-            format!("{}{}", key.name(), outcome.map(|o| format!(" {o}")).unwrap_or_default());
-        match value {
-            DebugValue::Counter(count) => {
-                counts.insert(name, count);
-            }
-            DebugValue::Histogram(values) => {
-                timed.insert(name, values);
-            }
-            DebugValue::Gauge(_) => {}
-        }
-    }
+    let (counts, timed) = told(&snapshotter);
     for (name, wanted) in [
         ("cim_saves_total ok", 2),
-        ("cim_saves_total error", 1),
+        ("cim_saves_total conflict", 1),
+        ("cim_saves_total rejected", 1),
+        ("cim_operations_total exists ok", 1),
+        ("cim_operations_total create_snapshot ok", 1),
+        ("cim_operations_total verify error", 1),
         ("cim_loads_total ok", 1),
         ("cim_loads_total error", 1),
         ("cim_commits_total stored", 2),
@@ -106,15 +120,16 @@ async fn operations_are_counted_by_their_outcome_and_timed() {
         assert_eq!(counts.get(name), Some(&wanted), "{name} in {counts:?}");
     }
     assert!(counts["cim_state_writes_total"] >= 1);
-    for (name, wanted) in
-        [("cim_save_seconds", 3), ("cim_load_seconds", 2), ("cim_commit_seconds", 3)]
-    {
+    for (name, wanted) in [
+        ("cim_save_seconds", 4),
+        ("cim_load_seconds", 2),
+        ("cim_commit_seconds", 3),
+        ("cim_operation_seconds exists", 1),
+        ("cim_operation_seconds verify", 1),
+    ] {
         let values = &timed[name];
         assert_eq!(values.len(), wanted, "{name}");
-        assert!(
-            values.iter().all(|seconds| (0.0..10.0).contains(&**seconds)),
-            "{name}: {values:?}"
-        );
+        assert!(values.iter().all(|seconds| (0.0..10.0).contains(seconds)), "{name}: {values:?}");
     }
 }
 
@@ -172,6 +187,7 @@ async fn spans_carry_the_fields_one_searches_for() {
         ("version", "1"),
         ("position", "1"),
         ("outcome", "stored"),
+        ("attempts", "1"),
     ] {
         assert_eq!(saved.get(field).map(String::as_str), Some(value), "{field}");
     }
@@ -193,4 +209,36 @@ async fn spans_carry_the_fields_one_searches_for() {
     for (field, value) in [("id", "visits"), ("attempts", "1"), ("outcome", "rejected")] {
         assert_eq!(refused.get(field).map(String::as_str), Some(value), "{field}");
     }
+    let [verified] = of("verify")[..] else { panic!("one look at a history") };
+    assert_eq!(verified["id"], "nothing");
+    assert_eq!(verified["outcome"], missing["outcome"]);
+}
+
+/// A save that expects nothing in particular, of whom others are first, is one save of several tries.
+#[tokio::test]
+async fn a_save_that_is_tried_again_is_counted_and_timed_once() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let test = TestContext::start_on(TestBackend::Memory).await.unwrap();
+    let visits = Counter::new(&"visits".to_owned());
+    test.overtake::<Counter>(&visits.0, [Counted]).unwrap();
+    let counters = test.repository::<Counter>().unwrap();
+    counters.save(&visits, vec![Counted], ExpectedVersion::Any).await.unwrap();
+    counters
+        .save(&Counter::new(&String::new()), vec![Counted], ExpectedVersion::Any)
+        .await
+        .unwrap_err();
+    let (counts, timed) = told(&snapshotter);
+    for (name, wanted) in [
+        ("cim_saves_total ok", 1),
+        ("cim_saves_total error", 1),
+        ("cim_commits_total conflict", 1),
+        // That of whoever was first, and its own.
+        ("cim_commits_total stored", 2),
+    ] {
+        assert_eq!(counts.get(name), Some(&wanted), "{name} in {counts:?}");
+    }
+    assert!(!counts.contains_key("cim_saves_total conflict"), "{counts:?}");
+    assert_eq!(timed["cim_save_seconds"].len(), 2);
 }

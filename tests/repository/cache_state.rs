@@ -1,7 +1,7 @@
 //! Current state and the cache: derived, never wrong, never needed.
 
 use cim_persistence::repository::{LoadOptions, Repository};
-use cim_persistence::store::NatsRepositoryConfig;
+use cim_persistence::store::{Context, NatsRepositoryConfig, Ports};
 use ipld_core::ipld::Ipld;
 
 use crate::domain::{Account, Lab, Withdraw, account, bank, deposit, deposit_times, opened};
@@ -54,6 +54,23 @@ async fn cache_of_any_size_is_right() {
             assert_eq!(known.version, before + 1, "cache of {cache_size}");
             assert_eq!(loaded.cents as u64, known.version);
         }
+    }
+}
+
+#[tokio::test]
+async fn cache_holds_no_more_than_its_size() {
+    const SIZE: usize = 100;
+    let config = NatsRepositoryConfig { cache_size: SIZE, ..bank() };
+    let context = Context::on(Ports::in_memory(), &config).unwrap();
+    let accounts = Repository::<Account>::of(&context).unwrap();
+    for id in 0..3 * SIZE {
+        deposit(&accounts, &id.to_string(), 1).await;
+    }
+    let shown = format!("{accounts:?}");
+    let cached = shown.split("cached: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    assert!((SIZE / 2..=SIZE).contains(&cached.parse().unwrap()), "{shown}");
+    for id in 0..3 * SIZE {
+        assert_eq!(cents(&accounts, &id.to_string()).await, 1);
     }
 }
 

@@ -7,7 +7,9 @@ use cim_persistence::server::{PrivateServer, ServerConfig};
 use cim_persistence::store::{Context, NatsRepositoryConfig};
 use futures::TryStreamExt;
 
-use crate::domain::{Account, Lab, account, bank, deposit, deposit_times, deposited, opened};
+use crate::domain::{
+    Account, Lab, account, bank, bare_bank, deposit, deposit_times, deposited, opened,
+};
 
 fn named() -> NatsRepositoryConfig {
     NatsRepositoryConfig {
@@ -82,6 +84,15 @@ async fn without_ipld_everything_works_on_plain_json() {
         assert_eq!(fresh.get_at_version(&"a".into(), 2).await.unwrap().0.cents, 5);
         assert_eq!(fresh.verify(&"a".into()).await.unwrap().version, 3);
     }
+    let chained = lab.accounts_with(&bare_bank()).await;
+    assert_eq!(
+        chained.get_history(&"a".into(), None, None).await.unwrap_err().to_string(),
+        format!(
+            "event at position 1 on {}: the event has no CID, but this context keeps chains (enable_ipld = true); keep \
+             it false where events were written so, else compare the event with a copy of the stream",
+            lab.text("cim.events.bank.account.a"),
+        )
+    );
     accounts.delete(&"a".into(), SaveOptions::default()).await.unwrap();
     assert!(!accounts.exists(&"a".into()).await.unwrap());
 }

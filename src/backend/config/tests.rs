@@ -106,6 +106,15 @@ fn every_kind_of_identity_is_read_everywhere() {
 }
 
 #[test]
+fn another_prefix_of_the_api_is_read_everywhere() {
+    let prefix = JetStreamLocation::ApiPrefix("JS.hub".into());
+    let code = exposed(&ConnectionConfig::new("a").jetstream(prefix));
+    let env = from_env(&[("NATS_URL", "a"), ("CIM_JETSTREAM_API_PREFIX", "JS.hub")]).unwrap();
+    let file = from_json(r#"{"urls":["a"],"jetstream":{"api_prefix":"JS.hub"}}"#).unwrap();
+    assert_eq!((exposed(&env), exposed(&file)), (code.clone(), code));
+}
+
+#[test]
 fn wrong_environments_are_refused_by_name() {
     let url = ("NATS_URL", "a");
     for (variables, wanted) in [
