@@ -72,8 +72,8 @@ pub trait DomainEvent: Serialize + for<'de> Deserialize<'de> {
     ///
     /// Stored events of older versions are changed into these shapes before they are read, where upcasters lead there. An
     /// event of another type, or of a newer version, is not read into this type: the code is older than what is stored.
-    /// Where the shapes are not known, that is told by what was read: an event that calls itself otherwise than the stored
-    /// one, or a version older, is refused.
+    /// Where the shapes are not known, that is told by what was read: an event that calls itself otherwise than it is stored,
+    /// or is of an older version, is none of this type.
     fn shapes() -> &'static [Shape] {
         &[]
     }

@@ -86,8 +86,9 @@ pub trait Projection: Send + Sync + 'static {
 /// The domain events that a projection reads.
 ///
 /// Every [`DomainEvent`] is one: the events of one aggregate type. For several, make an enum and read each by the
-/// type of its aggregate. Where it tells its [`shapes`](DomainEvent::shapes), as a derived one does, an event of another
-/// type means nothing here, and one of a newer version cannot be used. Code that learns to read another event type reads
+/// type of its aggregate. An event of another type means nothing here, and one of a newer version cannot be used. A type that
+/// does not tell its [`shapes`](DomainEvent::shapes), as a derived one does, has to read an event to know that it is
+/// another's, so one that it cannot read is an error. Code that learns to read another event type reads
 /// none of those that were passed over: raise the [`VERSION`](Projection::VERSION) of a projection with it, and let
 /// effects and process managers know a type before it is stored.
 pub trait EventSet: Sized + Send {
@@ -103,10 +104,10 @@ pub trait EventSet: Sized + Send {
 
 impl<E: DomainEvent + Send> EventSet for E {
     fn read(stored: &StoredEvent) -> Result<Option<Self>, StoreError> {
-        match stored.is_tombstone() || !stored.may_be::<E>() {
-            true => Ok(None),
-            false => stored.domain_event().map(Some),
+        if stored.is_tombstone() {
+            return Ok(None);
         }
+        stored.own_event()
     }
 }
 

@@ -61,71 +61,29 @@ impl StoredEvent {
                 .upcast(evolution)?
                 .iter()
                 .map(|made| {
-                    self.check_shape::<E>(&made.name, made.version)?;
-                    self.told(self.read(&made.value)?, &made.name, made.version)
+                    let known = known::<E>(&made.name, made.version, || self.read(&made.value))?;
+                    known.map_err(|unlike| self.unlike::<E>(&made.name, made.version, unlike))
                 })
                 .collect(),
             _ => Ok(vec![self.domain_event()?]),
         }
     }
 
-    /// The event as one of a type that says which event types are its own.
+    /// The event as one of a domain type. An error where it is none of those.
     pub(crate) fn domain_event<E: DomainEvent>(&self) -> Result<E, StoreError> {
         let (name, version) = (self.envelope.event_type.as_str(), self.envelope.schema_version);
-        self.check_shape::<E>(name, version)?;
-        self.told(self.data()?, name, version)
+        let known = known::<E>(name, version, || self.data())?;
+        known.map_err(|unlike| self.unlike::<E>(name, version, unlike))
     }
 
-    /// Refuses an event type that a domain type does not have, and a newer version than it knows. Serde reads either into it
-    /// as well where the fields it looks for are there.
-    fn check_shape<E: DomainEvent>(
-        &self,
-        name: &str,
-        version: SchemaVersion,
-    ) -> Result<(), StoreError> {
-        match E::shape_of(name) {
-            Some(shape) if version > shape.version => {
-                Err(self.newer::<E>(name, version, shape.version))
-            }
-            None if !E::shapes().is_empty() => Err(self.foreign::<E>(name, version)),
-            Some(_) | None => Ok(()),
+    /// The event as one of a domain type, or nothing where that has no event of its name.
+    pub(crate) fn own_event<E: DomainEvent>(&self) -> Result<Option<E>, StoreError> {
+        let (name, version) = (self.envelope.event_type.as_str(), self.envelope.schema_version);
+        match known::<E>(name, version, || self.data())? {
+            Ok(event) => Ok(Some(event)),
+            Err(Unlike::Foreign) => Ok(None),
+            Err(unlike) => Err(self.unlike::<E>(name, version, unlike)),
         }
-    }
-
-    /// As [`check_shape`](Self::check_shape), by what the event says of itself once it is read, where its type does not say
-    /// what there is.
-    fn told<E: DomainEvent>(
-        &self,
-        event: E,
-        name: &str,
-        version: SchemaVersion,
-    ) -> Result<E, StoreError> {
-        if !E::shapes().is_empty() {
-            return Ok(event);
-        }
-        let known = event.schema_version();
-        match event.event_type() == name {
-            true if version > known => Err(self.newer::<E>(name, version, known)),
-            true => Ok(event),
-            false => Err(self.foreign::<E>(name, version)),
-        }
-    }
-
-    fn newer<E>(&self, name: &str, version: SchemaVersion, known: SchemaVersion) -> StoreError {
-        let of = std::any::type_name::<E>();
-        let reason = format!("{of} knows versions up to {known}; bring the code up to date");
-        self.unlike(name, version, reason)
-    }
-
-    fn foreign<E>(&self, name: &str, version: SchemaVersion) -> StoreError {
-        let of = std::any::type_name::<E>();
-        let reason = format!("{of} has no event of this name; add it, or an upcaster");
-        self.unlike(name, version, reason)
-    }
-
-    /// Whether its event type is one of those of a domain type, or that type does not say which those are.
-    pub(crate) fn may_be<E: DomainEvent>(&self) -> bool {
-        E::shapes().is_empty() || E::shape_of(self.envelope.event_type.as_str()).is_some()
     }
 
     /// What it is today, each event by itself: with today's type, schema version and data, and with all the rest of the
@@ -190,10 +148,21 @@ impl StoredEvent {
     }
 
     fn shape(&self, reason: String) -> StoreError {
-        self.unlike(self.envelope.event_type.as_str(), self.envelope.schema_version, reason)
+        self.misshapen(self.envelope.event_type.as_str(), self.envelope.schema_version, reason)
     }
 
-    fn unlike(&self, name: &str, version: SchemaVersion, reason: String) -> StoreError {
+    fn unlike<E>(&self, name: &str, version: SchemaVersion, unlike: Unlike) -> StoreError {
+        let of = std::any::type_name::<E>();
+        let reason = match unlike {
+            Unlike::Foreign => format!("{of} has no event of this name; add it, or an upcaster"),
+            Unlike::Newer { known } => {
+                format!("{of} knows versions up to {known}; bring the code up to date")
+            }
+        };
+        self.misshapen(name, version, reason)
+    }
+
+    fn misshapen(&self, name: &str, version: SchemaVersion, reason: String) -> StoreError {
         StoreError::Shape {
             event_type: name.to_owned(),
             schema_version: version,
@@ -207,6 +176,37 @@ impl StoredEvent {
             event_type: self.envelope.event_type.to_string(),
             position: self.position.get(),
             source,
+        }
+    }
+}
+
+/// Why an event is none of a domain type, although serde may read it into that type: the fields it looks for are there.
+enum Unlike {
+    /// The type has no event of this name.
+    Foreign,
+    /// The type knows older versions of it only.
+    Newer { known: SchemaVersion },
+}
+
+/// An event of this name and version as one of a domain type: by the type's shapes, and where it does not tell them by
+/// what the event calls itself once it is read.
+fn known<E: DomainEvent>(
+    name: &str,
+    version: SchemaVersion,
+    read: impl FnOnce() -> Result<E, StoreError>,
+) -> Result<Result<E, Unlike>, StoreError> {
+    match E::shape_of(name) {
+        Some(shape) if version > shape.version => Ok(Err(Unlike::Newer { known: shape.version })),
+        Some(_) => read().map(Ok),
+        None if !E::shapes().is_empty() => Ok(Err(Unlike::Foreign)),
+        None => {
+            let event = read()?;
+            let known = event.schema_version();
+            Ok(match event.event_type() == name {
+                true if version > known => Err(Unlike::Newer { known }),
+                true => Ok(event),
+                false => Err(Unlike::Foreign),
+            })
         }
     }
 }

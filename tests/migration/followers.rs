@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cim_persistence::backend::ReadFrom;
-use cim_persistence::event::NonEmpty;
+use cim_persistence::event::{NonEmpty, Shape};
 use cim_persistence::migration::reshape::{ORIGIN_POSITION, StreamReshape, current_stream};
 use cim_persistence::outbox::{
     Outbox, OutboxMessage, PendingMessage, PublishError, Publisher, Relay, RelayOptions,
@@ -51,29 +51,43 @@ impl Aggregate for Noted {
     }
 }
 
+/// What happens to an account, before it is reshaped and after.
+#[derive(Clone, Serialize, Deserialize)]
+struct Moved {
+    cents: i64,
+}
+
+impl DomainEvent for Moved {
+    fn event_type(&self) -> &'static str {
+        "paid"
+    }
+    fn shapes() -> &'static [Shape] {
+        const fn any(name: &'static str) -> Shape {
+            Shape { name, version: 2 }
+        }
+        const { &[any("opened"), any("paid"), any("payment"), any("half"), any("rest")] }
+    }
+}
+
 struct Notes(Repository<Noted>);
 
 impl ProcessManager for Notes {
     const NAME: &'static str = "notes";
-    type Event = Deposited;
+    type Event = Moved;
     fn filters() -> Vec<EventFilter> {
         vec![EventFilter::for_type(account())]
     }
-    fn instance(
-        &self,
-        _: &Deposited,
-        stored: &StoredEvent,
-    ) -> Result<Option<AggregateId>, Rejection> {
+    fn instance(&self, _: &Moved, stored: &StoredEvent) -> Result<Option<AggregateId>, Rejection> {
         Ok(Some(stored.aggregate_id().clone()))
     }
     async fn react(
         &self,
-        event: Deposited,
+        Moved { cents }: Moved,
         _: &StoredEvent,
         reaction: &mut Reaction,
     ) -> Result<(), Rejection> {
         let id = reaction.instance().to_string();
-        reaction.record(&self.0, &id, vec![event]).await?;
+        reaction.record(&self.0, &id, vec![Deposited { cents }]).await?;
         Ok(())
     }
 }
@@ -84,11 +98,11 @@ struct Mails(Arc<Mutex<Vec<Position>>>);
 
 impl Effects for Mails {
     const NAME: &'static str = "mails";
-    type Event = Deposited;
+    type Event = Moved;
     fn filters() -> Vec<EventFilter> {
         vec![EventFilter::for_type(account())]
     }
-    async fn handle(&self, _: Deposited, stored: &StoredEvent) -> Result<(), Rejection> {
+    async fn handle(&self, _: Moved, stored: &StoredEvent) -> Result<(), Rejection> {
         self.0.lock().unwrap().push(stored.position());
         Ok(())
     }

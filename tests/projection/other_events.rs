@@ -145,6 +145,41 @@ async fn an_event_of_another_type_means_nothing() {
     assert_eq!(readers::<0>(&context).await, [6; 4]);
 }
 
+/// One that does not say which kinds there are.
+#[derive(Serialize, Deserialize)]
+struct ByHand {
+    cents: i64,
+}
+
+impl DomainEvent for ByHand {
+    fn event_type(&self) -> &'static str {
+        "booked"
+    }
+}
+
+struct SumByHand(i64);
+
+impl Fold for SumByHand {
+    type Event = ByHand;
+    fn filters(&self) -> Vec<EventFilter> {
+        vec![EventFilter::all()]
+    }
+    fn apply(&mut self, event: ByHand, _: &StoredEvent) {
+        self.0 += event.cents;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_calls_itself_otherwise_than_it_is_stored_means_nothing() {
+    let context = Store::new().healthy();
+    stores(&context, Booked { cents: 5 }).await;
+    stores(&context, Returned { cents: 7 }).await;
+    assert_eq!(load_projection(&context, SumByHand(0)).await.unwrap().state.0, 5);
+    stores(&context, BookedWithFee { cents: 7, fee: 1 }).await;
+    let error = load_projection(&context, SumByHand(0)).await.err().unwrap().to_string();
+    assert!(error.contains("ByHand knows versions up to 1"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_of_a_newer_version_cannot_be_used() {
     let context = Store::new().healthy();
