@@ -57,7 +57,7 @@ pub(crate) async fn append_version(
     appended.unwrap().head.position.get()
 }
 
-/// What the subjects of the events of this context end with, as a whole.
+/// The subject of events in this context that ends so.
 pub(crate) fn of_shop(shop: &Context, rest: &str) -> String {
     format!("cim.events.{}.{rest}", shop.scheme().context())
 }
