@@ -322,14 +322,13 @@ impl Bench {
                     (ours, better(singles, packed))
                 })
                 .await;
+            let who = if callers == 1 { "1 caller".into() } else { format!("{callers} callers") };
             let rates: Vec<_> =
                 rounds.iter().map(|(ours, raw)| (ours.commits_per_second, raw.0)).collect();
-            let goal =
-                self.goal(format!("{callers} callers, throughput"), "commits/s", Bar::AtLeast(0.8));
+            let goal = self.goal(format!("{who}, throughput"), "commits/s", Bar::AtLeast(0.8));
             self.note(goal, &rates);
             let times: Vec<_> = rounds.iter().map(|(ours, raw)| (ours.p50_ms, raw.1)).collect();
-            let goal =
-                self.goal(format!("{callers} callers, latency p50"), "ms", Bar::AtMost(1.25));
+            let goal = self.goal(format!("{who}, latency p50"), "ms", Bar::AtMost(1.25));
             self.note(goal, &times);
             self.clear().await.expect("streams can be removed");
         }
